@@ -1,0 +1,5 @@
+"""python -m hwsim: the simulated machine of one system; started by the launcher."""
+
+from hwsim.machine import main
+
+main()

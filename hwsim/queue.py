@@ -1,0 +1,185 @@
+"""queue: the device side of a split virtqueue (virtio 1.2 §2.7). It believes nothing in the ring.
+
+The driver owns the memory and may rewrite it at any moment. So every field is read exactly once
+and then checked, every address goes through the IOMMU, and whatever breaks a rule raises QueueFault
+(or DmaFault), upon which the transport stops the device until it is reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hwsim.iommu import Iommu
+from ukernel.abi import virtio
+from ukernel.abi.virtio import (
+    AVAIL_RING,
+    DESC_F_INDIRECT,
+    DESC_F_NEXT,
+    DESC_F_WRITE,
+    DESCRIPTOR,
+    INDEX_MASK,
+    RING_FLAGS,
+    RING_IDX,
+    USED_RING,
+)
+
+MAX_CHAIN_BYTES = 4 << 20  # in one request
+BATCH_BYTES = 4 << 20  # in one batch, after which other devices get their turn
+
+
+Views = list[memoryview]
+
+
+class QueueFault(Exception):
+    """The driver broke a rule of the ring; the text says which."""
+
+
+class Chain(NamedTuple):
+    """One request: the buffers that the device reads, then those that it writes."""
+
+    head: int
+    readable: Views
+    writable: Views
+    length: int
+
+
+class QueueAddresses(NamedTuple):
+    """What the driver wrote into the queue's registers."""
+
+    size: int
+    desc: int
+    avail: int
+    used: int
+
+
+class DeviceQueue:
+    """A live queue. Indices of the device's own stay here, never in the driver's memory."""
+
+    def __init__(self, domain: Iommu, where: QueueAddresses) -> None:
+        """Raises QueueFault when a part of the queue is misaligned or not mapped."""
+        self.domain = domain
+        self.where = where
+        self.size = where.size
+        self._seen = 0  # chains taken, as avail.idx counts them
+        self._used = 0  # chains given back, as used.idx counts them
+        self._interrupt_at = 0  # `_used` when the driver was last interrupted
+        self._attach()
+
+    def pending(self) -> int:
+        """How many chains the driver has made available and nobody has taken."""
+        if self.generation != self.domain.generation:
+            self._attach()
+        waiting = (self._avail[RING_IDX] - self._seen) & INDEX_MASK
+        if waiting > self.size:
+            raise QueueFault(f"avail.idx claims {waiting} chains in a queue of {self.size}")
+        return waiting
+
+    def batch(self) -> Iterator[Chain]:
+        """The chains available now: at most the queue's size of them, some MiB in all."""
+        budget = BATCH_BYTES
+        for _ in range(self.pending()):
+            chain = self.take()
+            yield chain
+            budget -= chain.length
+            if budget <= 0:
+                return
+
+    def take(self) -> Chain:
+        """The next chain; only when `pending`."""
+        head = self._avail[AVAIL_RING + self._seen % self.size]
+        self._seen = (self._seen + 1) & INDEX_MASK
+        return self._walk(head)
+
+    def give(self, chain: Chain, written: int) -> None:
+        """Return a chain; `written` bytes of its writable part, from its start, are valid (§2.7.8).
+
+        The element is stored before the index that publishes it. x86 keeps stores in order, and a
+        cast view stores 16 bits at once, so the driver never sees a torn or early index.
+        """
+        at = USED_RING + 2 * (self._used % self.size)
+        self._used_elements[at] = chain.head
+        self._used_elements[at + 1] = written
+        self._used = (self._used + 1) & INDEX_MASK
+        self._used_ring[RING_IDX] = self._used
+
+    def wants_interrupt(self) -> bool:
+        """Whether chains were given back since the last call, and the driver cares (§2.7.7)."""
+        if self._interrupt_at == self._used:
+            return False
+        self._interrupt_at = self._used
+        return not self._avail[RING_FLAGS] & virtio.AVAIL_F_NO_INTERRUPT
+
+    def _attach(self) -> None:
+        """Look the three parts up; again after an unmapping, since the old views bypass it."""
+        where, size = self.where, self.where.size
+        self._desc = self._part(where.desc, virtio.desc_bytes(size), virtio.DESC_ALIGN, False)
+        avail = self._part(where.avail, virtio.avail_bytes(size), virtio.AVAIL_ALIGN, False)
+        used = self._part(where.used, virtio.used_bytes(size), virtio.USED_ALIGN, True)
+        self._avail = avail.cast("H")
+        self._used_ring = used.cast("H")
+        self._used_elements = used[: 4 + 8 * size].cast("I")
+        self.generation = self.domain.generation
+
+    def _part(self, iova: int, length: int, align: int, write: bool) -> memoryview:
+        if iova % align:
+            raise QueueFault(f"queue part at {iova:#x} is not aligned to {align}")
+        return self.domain.view(iova, length, write)
+
+    def _walk(self, head: int) -> Chain:
+        """Follow a chain. It ends: no chain is longer than the queue (§2.7.5.1)."""
+        readable: Views = []
+        writable: Views = []
+        index, total, view = head, 0, self.domain.view
+        for _ in range(self.size):
+            if index >= self.size:
+                raise QueueFault(f"descriptor {index} in a queue of {self.size}")
+            iova, length, flags, following = DESCRIPTOR.unpack_from(
+                self._desc, index * DESCRIPTOR.size
+            )
+            total += length
+            _check_descriptor(index, length, flags, total)
+            if flags & DESC_F_WRITE:
+                writable.append(view(iova, length, True))
+            elif writable:
+                raise QueueFault(f"descriptor {index} is readable after a writable one (§2.7.4.2)")
+            else:
+                readable.append(view(iova, length, False))
+            if not flags & DESC_F_NEXT:
+                return Chain(head, readable, writable, total)
+            index = following
+        raise QueueFault(f"the chain at {head} loops or is longer than the queue")
+
+
+def _check_descriptor(index: int, length: int, flags: int, total: int) -> None:
+    if flags & DESC_F_INDIRECT:
+        raise QueueFault(f"descriptor {index} is indirect, which was not offered")
+    if not length:
+        raise QueueFault(f"descriptor {index} has no length")
+    if total > MAX_CHAIN_BYTES:
+        raise QueueFault(
+            f"descriptor {index} brings its chain to {total} bytes, at most {MAX_CHAIN_BYTES}"
+        )
+
+
+def split(views: Views, at: int) -> tuple[Views, Views]:
+    """`views` as if cut after `at` bytes: a driver may frame a request as it likes (§2.7.4)."""
+    before: Views = []
+    for number, view in enumerate(views):
+        if at < len(view):
+            if at > 0:
+                return [*before, view[:at]], [view[at:], *views[number + 1 :]]
+            return before, views[number:]
+        before.append(view)
+        at -= len(view)
+    return before, []
+
+
+def scatter(data: bytes | memoryview, into: Views) -> int:
+    """Fill `into` from its start with `data`; how many bytes fitted."""
+    done = 0
+    for view in into:
+        part = data[done : done + len(view)]
+        view[: len(part)] = part
+        done += len(part)
+    return done

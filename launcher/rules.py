@@ -1,0 +1,202 @@
+"""rules: what must hold between the parts of a system file, and between it and this machine.
+
+Each rule is a generator over a Draft. The rules see every part that is well-formed by itself, so
+that one broken server does not hide what is wrong with the others.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from launcher.source import KEY, Keys
+from ukernel.abi.manifest import Part, Server, VirtioBlk, call_cycles
+from ukernel.abi.registry import resolve_interface
+
+MAX_CYCLES = 10  # more would not help the reader, and a dense graph has very many
+
+
+class Finding(NamedTuple):
+    """A rule that is broken: the path of what breaks it, and the text with its remedy."""
+
+    keys: Keys
+    text: str
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The well-formed parts of a system file, and the names of all of them in the file's order."""
+
+    directory: Path
+    server_names: list[str]
+    device_names: list[str]
+    servers: Mapping[str, Server]
+    hardware: Mapping[str, Part]
+
+
+def hint(wrong: str, known: Iterable[str], what: str) -> str:
+    """The end of a message about a wrong name: the nearest right one, or all of them."""
+    names = list(known)
+    if close := difflib.get_close_matches(wrong, names, n=1):
+        return f"; did you mean {close[0]!r}?"
+    return f"; {what} are {', '.join(names)}" if names else f"; there are no {what}"
+
+
+def names_are_unique(draft: Draft) -> Iterator[Finding]:
+    for name in draft.server_names:
+        if name in draft.device_names:
+            text = f"servers.{name}: hardware.{name} has this name too; rename one"
+            yield Finding(("servers", name, KEY), text)
+
+
+def devices_exist(draft: Draft) -> Iterator[Finding]:
+    for name, server in draft.servers.items():
+        for index, device in enumerate(server.devices):
+            if device not in draft.device_names:
+                remedy = hint(device, draft.device_names, "devices")
+                text = f"servers.{name} may not drive {device!r}: no such device{remedy}"
+                yield Finding(("servers", name, "devices", index), text)
+
+
+def devices_have_one_driver(draft: Draft) -> Iterator[Finding]:
+    driver: dict[str, str] = {}
+    for name, server in draft.servers.items():
+        for index, device in enumerate(server.devices):
+            first = driver.setdefault(device, name)
+            if first != name:
+                text = (
+                    f"servers.{first}, servers.{name}: both drive device {device};"
+                    " a device has one driver, which the other may call"
+                )
+                yield Finding(("servers", name, "devices", index), text)
+
+
+def images_are_distinct(draft: Draft) -> Iterator[Finding]:
+    owner: dict[str, str] = {}
+    for name, device in draft.hardware.items():
+        if isinstance(device, VirtioBlk):
+            first = owner.setdefault(os.path.abspath(draft.directory / device.image), name)
+            if first != name:
+                text = (
+                    f"hardware.{first}, hardware.{name}: both keep their sectors in"
+                    f" {device.image!r}; give each its own image"
+                )
+                yield Finding(("hardware", name, "image"), text)
+
+
+def callees_serve(draft: Draft) -> Iterator[Finding]:
+    for name, server in draft.servers.items():
+        for callee in server.calls:
+            if why := _uncallable(draft, name, callee):
+                text = f"servers.{name} may not call {callee!r}: {why}"
+                yield Finding(("servers", name, "calls", callee, KEY), text)
+
+
+def _uncallable(draft: Draft, caller: str, callee: str) -> str:
+    if callee == caller:
+        return "it would wait for itself; remove it"
+    if callee not in draft.server_names:
+        if callee in draft.device_names:
+            return "it is a device; name it under 'devices:'"
+        others = [name for name in draft.server_names if name != caller]
+        return f"no such server{hint(callee, others, 'other servers')}"
+    if callee in draft.servers and draft.servers[callee].serves is None:
+        return f"{callee} serves nothing; give it 'serves:'"
+    return ""
+
+
+def calls_are_acyclic(draft: Draft) -> Iterator[Finding]:
+    calls = {
+        name: [callee for callee in server.calls if callee != name]
+        for name, server in draft.servers.items()
+    }
+    for cycle in islice(call_cycles(calls), MAX_CYCLES):
+        text = f"calls form a cycle: {' -> '.join(cycle)}; remove one of them"
+        yield Finding(("servers", cycle[0], "calls", cycle[1], KEY), text)
+
+
+def modules_exist(draft: Draft) -> Iterator[Finding]:
+    for name, server in draft.servers.items():
+        if not module_exists(server.run, draft.directory):
+            text = (
+                f"servers.{name}.run: no module {server.run!r};"
+                f" install it or put it into {draft.directory}"
+            )
+            yield Finding(("servers", name, "run"), text)
+
+
+def module_exists(dotted_name: str, directory: Path) -> bool:
+    """Whether Python would find the module, with `directory` last on its path. Imports nothing.
+
+    `importlib.util.find_spec` would import the packages around the module.
+    """
+    top, *inner = dotted_name.split(".")
+    spec = _find_top(top, directory)
+    for part in inner:
+        if spec is None:
+            return False
+        # The bare name: with a dotted one the finder asks for the imported parent.
+        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations or []))
+    return spec is not None
+
+
+def _find_top(name: str, directory: Path) -> ModuleSpec | None:
+    for finder in sys.meta_path:
+        if spec := finder.find_spec(name, None):
+            return spec
+    return PathFinder.find_spec(name, [str(directory)])
+
+
+@contextmanager
+def _importing_from(directory: Path) -> Iterator[None]:
+    """`directory` is last on Python's path, as it is for the servers of the system."""
+    before = sys.path.copy()
+    sys.path.append(str(directory))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def interfaces_exist(draft: Draft) -> Iterator[Finding]:
+    for name, server in draft.servers.items():
+        if server.serves is not None:
+            try:
+                with _importing_from(draft.directory):
+                    resolve_interface(server.serves)
+            except LookupError as error:
+                text = f"servers.{name}.serves: {error.args[0]}"
+                yield Finding(("servers", name, "serves"), text)
+
+
+def cores_exist(draft: Draft) -> Iterator[Finding]:
+    present = os.sched_getaffinity(0)
+    for name, server in draft.servers.items():
+        for index, core in enumerate(server.cores or ()):
+            if core not in present:
+                have = ", ".join(map(str, sorted(present)))
+                text = (
+                    f"servers.{name}.cores: no core {core} for us on this machine; there are {have}"
+                )
+                yield Finding(("servers", name, "cores", index), text)
+
+
+RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
+    names_are_unique,
+    devices_exist,
+    devices_have_one_driver,
+    images_are_distinct,
+    callees_serve,
+    calls_are_acyclic,
+    modules_exist,
+    interfaces_exist,
+    cores_exist,
+)

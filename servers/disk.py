@@ -1,0 +1,112 @@
+"""disk: the block driver (virtio 1.2 §5.2). A restart resets the device and takes the same path.
+
+Several requests are in flight: a method hands its request to the device and the reply comes with
+the interrupt. Data goes between the device and the lent memory; the driver never touches it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeVar
+
+from ukernel.abi import virtio
+from ukernel.abi.interface import Lent
+from ukernel.abi.services import SECTOR, Block, DeviceFailed, OutOfRange, ReadOnly
+from ukernel.abi.virtio import BlkConfig, BlkStatus, BlkType
+from ukernel.lib import virtqueue
+from ukernel.lib.server import Pending, Server
+from ukernel.lib.virtqueue import Segment, Virtqueue
+
+T = TypeVar("T", int, None)
+
+QUEUE = 64
+SLOT = 64  # bytes of DMA memory for a request's header, discard range and status
+DISCARD_AT, STATUS_AT = 16, 32
+WANTED = virtio.BLK_F_FLUSH | virtio.BLK_F_RO | virtio.BLK_F_DISCARD
+
+
+class Request(NamedTuple):
+    """What the driver remembers of a request that the device has."""
+
+    slot: int
+    what: str
+    pending: Pending[Any]
+    result: Any
+
+
+class Disk(Server, Block):
+    def setup(self) -> None:
+        self.dev = self.device()
+        self.features = virtqueue.negotiate(self.dev, WANTED)
+        config = self.dev.config(0, virtio.BLK_CONFIG_BYTES)
+        self.sectors = BlkConfig.unpack(config).capacity
+        self.queue: Virtqueue[Request] = Virtqueue(self.dev, virtio.BLK_QUEUE, QUEUE)
+        self.control = self.dev.dma(SLOT * self.queue.size)
+        self.slots = list(range(self.queue.size))
+        virtqueue.start(self.dev)
+        self.watch_interrupt(self.dev, self.interrupted)
+
+    def capacity(self) -> int:
+        return self.sectors
+
+    def read(self, first: int, into: Lent) -> int:
+        self._check(first, into.length)
+        data = Segment(self.dev.address(into, write=True), into.length, True)
+        return self._submit(BlkType.IN, first, [data], into.length).later
+
+    def write(self, first: int, data: Lent) -> int:
+        self._check(first, data.length)
+        if self.features & virtio.BLK_F_RO:
+            raise ReadOnly("this disk cannot be written")
+        segment = Segment(self.dev.address(data), data.length, False)
+        return self._submit(BlkType.OUT, first, [segment], data.length).later
+
+    def flush(self) -> None:
+        return self._submit(BlkType.FLUSH, 0, [], None).later
+
+    def discard(self, first: int, count: int) -> None:
+        self._check(first, count * SECTOR)
+        if not self.features & virtio.BLK_F_DISCARD:
+            return None  # a hint that this device does not take
+        slot = self.slots[-1] * SLOT
+        virtio.BLK_DISCARD_SEGMENT.pack_into(self.control.view, slot + DISCARD_AT, first, count, 0)
+        size = virtio.BLK_DISCARD_SEGMENT.size
+        what = Segment(self.control.iova + slot + DISCARD_AT, size, False)
+        return self._submit(BlkType.DISCARD, 0, [what], None).later
+
+    def _check(self, first: int, length: int) -> None:
+        if length % SECTOR or length == 0:
+            raise OutOfRange(f"{length} bytes are not a number of sectors of {SECTOR}")
+        if first + length // SECTOR > self.sectors:
+            raise OutOfRange(f"sector {first} and {length} bytes: the disk has {self.sectors}")
+
+    def _submit(self, kind: BlkType, first: int, data: list[Segment], result: T) -> Pending[T]:
+        """Header, data, status (§5.2.6); the reply comes with the interrupt."""
+        slot = self.slots.pop()
+        at = slot * SLOT
+        virtio.BLK_HEADER.pack_into(self.control.view, at, kind, 0, first)
+        base = self.control.iova + at
+        header = Segment(base, virtio.BLK_HEADER.size, False)
+        status = Segment(base + STATUS_AT, 1, True)
+        pending: Pending[T] = self.pending()
+        request = Request(slot, f"{kind.name} at sector {first}", pending, result)
+        self.queue.submit([header, *data, status], request)
+        self.queue.kick()
+        return pending
+
+    def interrupted(self) -> None:
+        """Answer all that is done; the ring is the truth, the interrupt a hint."""
+        done = 0
+        for request, _ in self.queue.completed():
+            done += 1
+            status = self.control.view[request.slot * SLOT + STATUS_AT]
+            self.slots.append(request.slot)
+            if status == BlkStatus.OK:
+                request.pending.answer(request.result)
+            else:
+                request.pending.fail(DeviceFailed(f"{request.what}: status {status}"))
+        if not done:
+            virtqueue.check(self.dev)  # it may want a reset: then we die, and start again
+
+
+if __name__ == "__main__":
+    Disk.run()

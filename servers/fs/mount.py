@@ -1,0 +1,180 @@
+"""mount: one life of littlefs on the disk. After a failure it is discarded, never repaired.
+
+`call` is the only way into littlefs. It raises the device's own exception if there was one, else
+the Answer that littlefs's code stands for. A refusal leaves the mount as it was; anything else
+discards it: whatever it had not made durable is gone, as after a power cut, which littlefs is made
+to survive. The owner drops the cache and makes a new Mount.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Concatenate, NoReturn, ParamSpec, TypeVar
+
+from littlefs import LFSConfig, LFSFile, LFSFilesystem, LittleFSError, lfs
+
+from servers.fs.bridge import Bridge
+from servers.fs.cache import SectorCache
+from servers.fs.paths import is_under
+from ukernel.abi.errors import Answer
+from ukernel.abi.services import (
+    SECTOR,
+    AlreadyExists,
+    DeviceFailed,
+    IsADirectory,
+    NoSpace,
+    NoSuchFile,
+    NotADirectory,
+    NotEmpty,
+)
+
+BLOCK = 8192  # bytes; the cache below makes long transfers of them, so small ones waste least
+OPEN_FILES = 16  # each holds BLOCK bytes inside littlefs
+
+Code = LittleFSError.Error
+REFUSALS: dict[int, type[Answer]] = {
+    Code.LFS_ERR_NOENT: NoSuchFile,
+    Code.LFS_ERR_NOTDIR: NotADirectory,
+    Code.LFS_ERR_ISDIR: IsADirectory,
+    Code.LFS_ERR_EXIST: AlreadyExists,
+    Code.LFS_ERR_NOTEMPTY: NotEmpty,
+}
+FULL = {
+    Code.LFS_ERR_NOSPC,
+    Code.LFS_ERR_NAMETOOLONG,  # also what littlefs says when a directory cannot grow for a name
+}
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class NotOurVolume(Exception):
+    """The disk holds something else, or nothing yet; the text says what to do about it."""
+
+
+class Mount:
+    """littlefs, mounted, with the files it has open. Raises NotOurVolume if there is none."""
+
+    def __init__(self, cache: SectorCache, blocks: int) -> None:
+        self._bridge = Bridge(cache)
+        self._config = _config(self._bridge, blocks)
+        self._fs = LFSFilesystem()
+        self._files: OrderedDict[str, LFSFile] = OrderedDict()
+        self.discarded = False
+        try:
+            lfs.mount(self._fs, self._config)
+        except LittleFSError as error:
+            raise self._bridge.failure or _not_ours(error.code) from None
+        # littlefs reads a directory wrongly while a rename that a crash cut short is pending.
+        self.call("/", lfs.fs_mkconsistent)
+        # What an earlier life wrote and did not flush is seen now, so it must not go away later.
+        self.sync()
+
+    def call(
+        self,
+        path: str,
+        function: Callable[Concatenate[LFSFilesystem, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """What `function` of littlefs returns; `path` is named in what it raises instead."""
+        try:
+            result = function(self._fs, *args, **kwargs)
+        except LittleFSError as error:
+            self._refuse(path, error.code)
+        if self._bridge.failure:
+            self._discard()
+            raise self._bridge.failure
+        return result
+
+    def open(self, path: str) -> LFSFile:
+        """The file, open for reading and writing, from the ones open already if possible."""
+        file = self._files.get(path)
+        return self._keep(path, "r+") if file is None else self._touch(path, file)
+
+    def create(self, path: str) -> LFSFile:
+        """A new, empty, open file; AlreadyExists if the name is taken."""
+        return self._keep(path, "x+")
+
+    def close_under(self, path: str) -> None:
+        """Close the files at and below `path`: their names are about to change."""
+        for name in [name for name in self._files if is_under(name, path)]:
+            self._close(name)
+
+    def sync(self) -> None:
+        """Make durable what littlefs has written."""
+        self.call("/", lambda fs: self._bridge.sync(self._config))
+
+    def unmount(self) -> None:
+        """Close everything. Nothing is left to write: every operation has synced."""
+        for name in list(self._files):
+            self._close(name)
+        self._discard()
+
+    def _keep(self, path: str, mode: str) -> LFSFile:
+        while len(self._files) >= OPEN_FILES:
+            self._close(next(iter(self._files)))
+        file = self.call(path, lfs.file_open, path, mode)
+        self._files[path] = file
+        return file
+
+    def _touch(self, path: str, file: LFSFile) -> LFSFile:
+        self._files.move_to_end(path)
+        return file
+
+    def _close(self, name: str) -> None:
+        # Popped first: closing twice frees twice, and a failed close has closed as well.
+        self.call(name, lfs.file_close, self._files.pop(name))
+
+    def _refuse(self, path: str, code: int) -> NoReturn:
+        failure = self._bridge.failure
+        if failure is None and code in REFUSALS:
+            raise REFUSALS[code](path) from None
+        self._discard()
+        if failure is not None:
+            raise failure
+        if code in FULL:
+            raise NoSpace(f"{path}: the volume is full; remove something") from None
+        raise DeviceFailed(f"{path}: {LittleFSError(code)}: check the disk") from None
+
+    def _discard(self) -> None:
+        """Give back littlefs's memory without letting it write: closing would sync."""
+        self._bridge.stop()
+        for file in self._files.values():
+            with suppress(LittleFSError):
+                lfs.file_close(self._fs, file)
+        self._files.clear()
+        lfs.unmount(self._fs)
+        self.discarded = True
+
+
+def format_volume(cache: SectorCache, blocks: int) -> None:
+    """Make an empty littlefs. What was on the disk is lost."""
+    bridge = Bridge(cache)
+    try:
+        lfs.format(LFSFilesystem(), _config(bridge, blocks))
+    except LittleFSError as error:
+        raise bridge.failure or DeviceFailed(f"format: {error}: check the disk") from None
+    if bridge.failure:
+        raise bridge.failure
+
+
+def _config(bridge: Bridge, blocks: int) -> LFSConfig:
+    return LFSConfig(
+        bridge,
+        block_size=BLOCK,
+        block_count=blocks,
+        read_size=SECTOR,
+        prog_size=SECTOR,  # the unit that a power cut leaves whole, and one checksum's reach
+        cache_size=BLOCK,
+        lookahead_size=(blocks + 63) // 64 * 8,  # a bit per block: one walk finds all free ones
+    )
+
+
+def _not_ours(code: int) -> NotOurVolume:
+    return NotOurVolume(
+        f"the disk is not blank and holds no volume of this size and kind ({LittleFSError(code)}): "
+        "give the disk the image and size it had, or delete the image to start with an empty one"
+    )

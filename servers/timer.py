@@ -1,0 +1,52 @@
+"""timer: the clock driver. Sleepers wait in the order in which they are to wake."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from ukernel.abi.services import Timer
+from ukernel.abi.timer import TIMER_ARM, TIMER_FIRED, TIMER_MAGIC, TimerReg
+from ukernel.lib.server import Pending, Server
+from ukernel.lib.virtqueue import DeviceError
+
+
+class TimerDriver(Server, Timer):
+    def setup(self) -> None:
+        self.dev = self.device()
+        if (magic := self.dev.load(TimerReg.MAGIC)) != TIMER_MAGIC:
+            raise DeviceError(f"no timer: magic {magic:#x}")
+        self.sleepers: list[tuple[int, int, Pending[int]]] = []
+        self.count = 0
+        self.watch_interrupt(self.dev, self.interrupted)
+
+    def now(self) -> int:
+        low = self.dev.load(TimerReg.NOW_LO)  # latches the upper half
+        return low | self.dev.load(TimerReg.NOW_HI) << 32
+
+    def sleep_until(self, when: int) -> int:
+        now = self.now()
+        if when <= now:
+            return now
+        pending: Pending[int] = self.pending()
+        self.count += 1
+        heappush(self.sleepers, (when, self.count, pending))
+        if self.sleepers[0][0] == when:
+            self._arm(when)
+        return pending.later
+
+    def _arm(self, when: int) -> None:
+        self.dev.store(TimerReg.COMPARE_LO, when & 0xFFFF_FFFF)
+        self.dev.store(TimerReg.COMPARE_HI, when >> 32)
+        self.dev.store(TimerReg.CONTROL, TIMER_ARM)
+
+    def interrupted(self) -> None:
+        self.dev.store(TimerReg.STATUS, TIMER_FIRED)
+        now = self.now()
+        while self.sleepers and self.sleepers[0][0] <= now:
+            heappop(self.sleepers)[2].answer(now)
+        if self.sleepers:
+            self._arm(self.sleepers[0][0])
+
+
+if __name__ == "__main__":
+    TimerDriver.run()

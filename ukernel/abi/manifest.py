@@ -1,0 +1,277 @@
+"""manifest: what a system file may say. The types are the schema; nothing here does I/O.
+
+A Manifest is well-formed by itself: every key known, every value of its type and in its range.
+What needs two keys (a call to a server that does not exist) or the machine (its cores, its
+modules) is checked by the launcher, which knows the line of each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from ukernel.abi.interface import Interface
+from ukernel.abi.services import SECTOR, Block, Console, Echo, Entropy, FileSystem, Timer
+
+BUILTIN_INTERFACES: dict[str, type[Interface]] = {
+    "echo": Echo,
+    "block": Block,
+    "file": FileSystem,
+    "console": Console,
+    "timer": Timer,
+    "entropy": Entropy,
+}
+
+NAME_PATTERN = "^[a-z][a-z0-9-]{0,31}$"
+MODULE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
+FILE_PATTERN = r"^[^\x00]+$"
+
+T = TypeVar("T")
+
+UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}  # bytes
+MAX_SIZE = 1 << 60  # bytes; a file offset (off_t) holds it with room for arithmetic
+MAX_SEED = (1 << 64) - 1
+SIZE = re.compile("([0-9]{1,19})(KiB|MiB|GiB)?")
+SCALARS = (str, int, float, bool)
+
+
+def parse_size(value: Any) -> int:
+    """Bytes of `4096`, `"4096"`, `"16KiB"`, `"64MiB"` or `"1GiB"`."""
+    if type(value) is int:
+        return value
+    found = SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise PydanticCustomError("size", "expected a size such as 64MiB or 4096")
+    return int(found[1]) * UNITS[found[2] or ""]
+
+
+def _arg(value: Any) -> Any:
+    """One refusal for an argument of the wrong type, instead of one per member of the union."""
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, SCALARS) for item in items):
+        raise PydanticCustomError(
+            "arg", "expected text, a number, true or false, or a list of them"
+        )
+    return value
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise PydanticCustomError("distinct", "expected each item once")
+    return values
+
+
+def _some(values: T) -> T:
+    """After the items were checked; `min_length` would count only the good ones and add a lie."""
+    if not values:
+        raise PydanticCustomError("some", "expected at least one item")
+    return values
+
+
+def _links(value: Any) -> Any:
+    """`[fs, {disk: {rights: [call]}}]` as `{fs: {}, disk: {rights: [call]}}`."""
+    if not isinstance(value, list):
+        raise PydanticCustomError("list_type", "expected a list")
+    links: dict[str, Any] = {}
+    refused = []
+    for index, entry in enumerate(value):
+        link = {entry: {}} if isinstance(entry, str) else entry
+        if not isinstance(link, dict) or len(link) != 1:
+            why = "expected a server's name or one {name: {rights: [...]}}"
+        elif links.keys() & link.keys():
+            why = "expected each server once"
+        else:
+            links.update(link)
+            continue
+        problem = PydanticCustomError("link", why)
+        refused.append(InitErrorDetails(type=problem, loc=(index,), input=entry))
+    if refused:
+        raise ValidationError.from_exception_data("calls", refused)
+    return links
+
+
+Listed = Annotated[tuple[T, ...], Field(strict=False), AfterValidator(_distinct)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+SizeText = Annotated[str, Field(pattern=f"^{SIZE.pattern}$")]
+AS_SIZE = BeforeValidator(parse_size, json_schema_input_type=int | SizeText)
+Size = Annotated[int, Field(gt=0, le=MAX_SIZE), AS_SIZE]
+DiskSize = Annotated[int, Field(gt=0, le=MAX_SIZE, multiple_of=SECTOR), AS_SIZE]
+Scalar = str | int | float | bool
+Arg = Annotated[Scalar | list[Scalar], BeforeValidator(_arg, json_schema_input_type=Any)]
+Core = Annotated[int, Field(ge=0)]
+Right = Literal["call", "grant"]
+
+
+class Part(BaseModel):
+    """What every mapping of a system file has in common: no unknown keys, nothing converted."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class VirtioBlk(Part):
+    """A disk (virtio 1.2 §5.2) kept in a file of the host."""
+
+    model: Literal["virtio-blk"]
+    """`virtio-blk`."""
+    image: Annotated[str, Field(pattern=FILE_PATTERN)]
+    """The file that holds the sectors, relative to the system file; made when absent."""
+    size: DiskSize
+    """Bytes of the disk, a multiple of 512: `64MiB`."""
+    read_only: bool = False
+    """Whether the device refuses writes."""
+    cache: DiskSize = 4 * UNITS["MiB"]
+    """Bytes of the volatile write cache: what a power cut loses if nobody flushed."""
+
+
+class VirtioConsole(Part):
+    """A terminal line (virtio 1.2 §5.3)."""
+
+    model: Literal["virtio-console"]
+    """`virtio-console`."""
+
+
+class MachineTimer(Part):
+    """The clock of the machine and its alarm."""
+
+    model: Literal["timer"]
+    """`timer`."""
+
+
+class VirtioRng(Part):
+    """A source of random bytes (virtio 1.2 §5.4)."""
+
+    model: Literal["virtio-rng"]
+    """`virtio-rng`."""
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    """Where the sequence starts, for runs that repeat; without it the host's randomness."""
+
+
+Hardware = Annotated[
+    VirtioBlk | VirtioConsole | MachineTimer | VirtioRng, Field(discriminator="model")
+]
+HARDWARE_MODELS: dict[str, type[Part]] = {
+    "virtio-blk": VirtioBlk,
+    "virtio-console": VirtioConsole,
+    "timer": MachineTimer,
+    "virtio-rng": VirtioRng,
+}
+
+
+class Link(Part):
+    """One capability that a server starts with: an endpoint and what may be done with it."""
+
+    rights: Annotated[Listed[Right], AfterValidator(_some)] = ("call",)
+    """`call` sends calls; `grant` lets the holder pass the capability on."""
+
+
+class Restart(Part):
+    """What happens after a death. Beyond `max_restarts` in `within_s` the server has failed."""
+
+    when: Literal["crashed", "always", "never"] = "crashed"
+    """`crashed`: after any exit but 0; `always`: after every exit; `never`."""
+    max_restarts: Annotated[int, Field(ge=0)] = 5
+    """Restarts within `within_s` before the server is given up."""
+    within_s: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds in which `max_restarts` are counted."""
+
+
+class Server(Part):
+    """One task: a process, what it may touch, and how it is scheduled and restarted."""
+
+    run: Annotated[str, Field(pattern=MODULE_PATTERN)]
+    """The Python module that is the program: `servers.disk`."""
+    serves: str | None = None
+    """The interface behind its endpoint: a built-in name or `package.module:Class`."""
+    devices: Listed[Name] = ()
+    """Hardware that it drives: registers, doorbell, interrupt line, IOMMU domain."""
+    calls: Annotated[
+        dict[Name, Link],
+        BeforeValidator(_links, json_schema_input_type=list[Name | dict[Name, Link]]),
+    ] = Field(default_factory=dict)
+    """Servers that it may call, and no others: `[fs]`, or `[{fs: {rights: [call, grant]}}]`."""
+    priority: Annotated[int, Field(ge=0, le=255)] = 100
+    """Whose calls are delivered first, 255 before 0; with `policy: fifo` also the CPU's choice."""
+    policy: Literal["other", "fifo"] = "other"
+    """The Linux scheduling policy: `other` shares the CPU, `fifo` runs until it waits."""
+    cores: Annotated[Listed[Core], AfterValidator(_some)] | None = None
+    """CPU numbers that it may run on; without it, all."""
+    memory: Size | None = None
+    """Bytes of memory that it may have: `128MiB`; without it, no limit."""
+    window: Annotated[int, Field(ge=1, le=64)] = 8
+    """Credit: messages that the kernel delivers before one is answered."""
+    args: dict[str, Arg] = Field(default_factory=dict)
+    """Settings that the server itself understands."""
+    state: Literal["stateless", "client_held", "persistent", "disk"] = "stateless"
+    """What its next life has: nothing, what clients hold, a kept region, what is on the disk."""
+    start: Literal["boot", "demand"] = "boot"
+    """`boot`: started with the system; `demand`: started when a person asks, as a shell is."""
+    restart: Restart = Restart()
+    """What happens after it dies."""
+
+
+class Manifest(Part):
+    """A whole system file."""
+
+    system: Name
+    """The name of the system."""
+    description: str = ""
+    """What the system is for, in a sentence."""
+    hardware: dict[Name, Hardware] = Field(default_factory=dict)
+    """The devices of the simulated machine, by name."""
+    servers: Annotated[dict[Name, Server], AfterValidator(_some)]
+    """The tasks of the system, by name. An application is a server that serves nobody."""
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a system file, for editors and the table in the README."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Manifest.model_json_schema(),
+    }
+
+
+def start_order(manifest: Manifest) -> list[str]:
+    """Every server after those that it calls; what is free is in the order of the file.
+
+    Raises ValueError, naming the cycle, when the calls have no such order.
+    """
+    waiting = {name: set(server.calls) for name, server in manifest.servers.items()}
+    order: list[str] = []
+    while waiting:
+        ready = next((n for n, callees in waiting.items() if not callees & waiting.keys()), None)
+        if ready is None:
+            raise ValueError(f"calls form a cycle: {' -> '.join(next(call_cycles(waiting)))}")
+        order.append(ready)
+        del waiting[ready]
+    return order
+
+
+def call_cycles(calls: Mapping[str, Iterable[str]]) -> Iterator[list[str]]:
+    """Cycles `[a, b, a]` of a call graph, each from its member that `calls` has first.
+
+    Cutting the first call of each of them leaves none, so there may be more than are named.
+    """
+    left = {caller: [c for c in callees if c in calls] for caller, callees in calls.items()}
+    rank = {name: index for index, name in enumerate(calls)}
+    while loop := _some_cycle(left):
+        first = min(range(len(loop)), key=lambda at: rank[loop[at]])
+        cycle = [*loop[first:], *loop[: first + 1]]
+        left[cycle[0]].remove(cycle[1])
+        yield cycle
+
+
+def _some_cycle(calls: Mapping[str, Iterable[str]]) -> list[str]:
+    """The members of one cycle, caller before callee; empty when there is none."""
+    try:
+        TopologicalSorter(calls).prepare()
+    except CycleError as error:
+        path: list[str] = error.args[1]  # callee before caller, the first repeated at the end
+        return path[:0:-1]
+    return []

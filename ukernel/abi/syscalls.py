@@ -1,0 +1,275 @@
+"""syscalls: what a task may ask of the kernel itself, declared like any other interface.
+
+The header's token names the capability that a call acts on; the arguments follow in the body.
+`Kernel` is for every task. `Control` needs the control capability, which the kernel gives to the
+root task alone. A result called *tag* announces descriptors on the task's control socket.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ukernel.abi.interface import Interface, op, u8, u16, u32, u64
+
+# Rights of a capability. Deriving can only take some away.
+READ = 1  # map a region for reading; wait for a notification
+WRITE = 2  # map a region for writing; signal a notification
+CALL = 4  # call or send to an endpoint or a device
+RECV = 8  # receive from an endpoint
+GRANT = 16  # pass the capability on in a message
+ALL_RIGHTS = 31
+RIGHT_NAMES = {READ: "read", WRITE: "write", CALL: "call", RECV: "recv", GRANT: "grant"}
+
+KERNEL_BADGE = (1 << 64) - 1  # stamped on what the kernel itself asks of the machine
+
+# States of a slot, as the root task sets them or the kernel sees them.
+NEW = "new"
+STARTING = "starting"
+READY = "ready"
+DEAD = "dead"
+FAILED = "failed"  # given up: callers get E_UNAVAILABLE at once
+STOPPED = "stopped"  # on purpose: the same
+
+
+def rights_text(rights: int) -> str:
+    """Rights as people read them: `call+grant`."""
+    return "+".join(name for bit, name in RIGHT_NAMES.items() if rights & bit) or "none"
+
+
+class Described(NamedTuple):
+    """What a capability refers to."""
+
+    kind: str
+    name: str
+    rights: u8
+    badge: u64
+    fingerprint: str
+    size: u64
+
+
+class Kernel(Interface):
+    """System calls of every task. They act on the capability in the header's token field."""
+
+    of_kernel = True
+
+    @op(1)
+    def mint(self, rights: u8, badge: u64) -> bytes:
+        """Derive a capability with fewer rights; `badge` is set once, 0 keeps the one there is."""
+
+    @op(2)
+    def copy(self) -> bytes:
+        """A second capability like this one, derived from the same parent."""
+
+    @op(3)
+    def move(self) -> bytes:
+        """The same capability under a fresh token; the old token is dead (after a leak)."""
+
+    @op(4)
+    def delete(self) -> None:
+        """Give the capability up; those derived from it stay, under its parent."""
+
+    @op(5)
+    def revoke(self) -> u32:
+        """Destroy every capability derived from this one; how many."""
+
+    @op(6, idempotent=True)
+    def describe(self) -> Described:
+        """What the capability refers to."""
+
+    @op(10)
+    def ready(self, fingerprint: str) -> None:
+        """Setup is done; clients compare the fingerprint of the interface."""
+
+    @op(11, idempotent=True)
+    def badges(self) -> list[u64]:
+        """Badges that somebody still holds on this endpoint (RECV). 0 is not listed."""
+
+    @op(20)
+    def notification(self) -> bytes:
+        """A new notification: a word of bits, empty."""
+
+    @op(21)
+    def signal(self) -> None:
+        """OR the capability's badge (1 when it has none) into the word; wake who waits."""
+
+    @op(22)
+    def take(self) -> u64:
+        """The word, which is empty afterwards."""
+
+    @op(23)
+    def waitable(self) -> u64:
+        """Tag of an eventfd that becomes readable when the word is not empty."""
+
+    @op(30)
+    def region(self, name: str, size: u64, persistent: bool) -> bytes:
+        """Zeroed memory. A persistent region belongs to the slot: asked for again by the same
+        name, in this life or a later one, it is the same bytes."""
+
+    @op(31)
+    def map(self) -> u64:
+        """Tag of the region's memory descriptor; writable only with WRITE."""
+
+    @op(40)
+    def lines(self) -> u64:
+        """Tag of a device's doorbell and interrupt line, two eventfds in this order."""
+
+    @op(41)
+    def dma_map(self, region: bytes, writable: bool) -> u64:
+        """Let the device reach a region; the bus address where the device sees it."""
+
+    @op(42, posted=True)
+    def device_fault(self, device: u16, text: str) -> None:
+        """Said by the machine: the driver of its device number `device` broke a rule."""
+
+
+class Grant(NamedTuple):
+    """One capability that a life begins with, found under `name`."""
+
+    kind: str  # "endpoint" or "device"
+    name: str  # of the slot or the device
+    rights: u8
+
+
+class Begun(NamedTuple):
+    """A life that may now be given a process; its control socket comes under `tag`."""
+
+    life: u64
+    tag: u64
+
+
+class CapRow(NamedTuple):
+    """A capability as people may see it: a number, never its token."""
+
+    number: u64
+    parent: u64  # 0: the object itself
+    holder: str  # "slot#life", or "kernel"
+    kind: str
+    object: str
+    rights: u8
+    badge: u64
+
+
+class SlotRow(NamedTuple):
+    """A task slot and its current life. Times are CLOCK_MONOTONIC nanoseconds, 0: not yet."""
+
+    name: str
+    life: u64
+    state: str
+    pid: u32
+    priority: u8
+    caps: u32
+    regions: u32
+    region_bytes: u64
+    queued: u32
+    taken: u32
+    calls: u64
+    replies: u64
+    errors: u64
+    faults: u64
+    begun_ns: u64
+    hello_ns: u64
+    ready_ns: u64
+    first_reply_ns: u64
+    last_reply_ns: u64
+
+
+class Count(NamedTuple):
+    name: str
+    value: u64
+
+
+class TraceRow(NamedTuple):
+    """One finished call. Times are CLOCK_MONOTONIC nanoseconds; the heads are cut off."""
+
+    number: u64
+    client: str
+    server: str
+    life: u64  # of the server, 0 when no life took it
+    opcode: u16
+    badge: u64
+    status: u16
+    sent_size: u32
+    got_size: u32
+    queued_ns: u64
+    taken_ns: u64
+    done_ns: u64
+    sent_head: bytes
+    got_head: bytes
+
+
+class Control(Interface):
+    """System calls of the root task: what exists, who lives, what is going on."""
+
+    of_kernel = True
+
+    @op(60)
+    def slot(self, name: str, priority: u8, window: u8, memory: u64) -> bytes:
+        """A task slot with its endpoint; a task capability. `memory` bounds regions, in bytes."""
+
+    @op(61)
+    def device(self, name: str, machine: str) -> u16:
+        """A device of the slot `machine`; its index, from 0 in the order of these calls."""
+
+    @op(70)
+    def begin(self, grants: list[Grant]) -> Begun:
+        """On a task capability: the next life, without a process yet, holding `grants`."""
+
+    @op(71)
+    def start(self, pid: u32) -> None:
+        """On a task capability: this process is the life; it gets its boot record."""
+
+    @op(72)
+    def end(self, state: str) -> None:
+        """On a task capability: its process is certainly dead; settle everything it had open."""
+
+    @op(73)
+    def stop(self) -> None:
+        """On a task capability: ask the life to leave in order."""
+
+    @op(74)
+    def schedule(self, priority: u8, cores: list[u16], fifo: bool) -> None:
+        """On a task capability: queue priority, and CPU cores and policy as Linux grants them."""
+
+    @op(75)
+    def kill(self, signal: u8) -> None:
+        """On a task capability: send a signal to its process (9 kills, 19 suspends, 18 resumes)."""
+
+    @op(80, idempotent=True)
+    def caps(self, start: u32) -> list[CapRow]:
+        """The derivation tree, parents before children, 256 rows from number `start`."""
+
+    @op(81, idempotent=True)
+    def slots(self) -> list[SlotRow]:
+        """Every slot."""
+
+    @op(82, idempotent=True)
+    def counters(self) -> list[Count]:
+        """What the kernel counts."""
+
+    @op(83, idempotent=True)
+    def trace(self, start: u64) -> list[TraceRow]:
+        """Finished calls from number `start`, at most 256, oldest first."""
+
+
+class Machine(Interface):
+    """What the kernel asks of the simulated machine, under `KERNEL_BADGE`."""
+
+    @op(90)
+    def map(self, device: u16, iova: u64, size: u64, writable: bool, tag: u64) -> u64:
+        """Map the memory under `tag` into the device's IOMMU domain at `iova`; `iova`."""
+
+
+# Events for the root task: body of NOTICE_EVENT is [kind, slot, life, detail].
+EVENT_READY = "ready"
+EVENT_DENIED = "denied"  # detail: what was refused
+EVENT_FAULT = "fault"  # detail: which rule was broken
+EVENT_LOST = "lost"  # the task does not read what it is sent; it is cut off
+
+
+class Boot(NamedTuple):
+    """First datagram on a task's control socket: where the kernel is and how to prove oneself."""
+
+    address: str
+    secret: bytes
+    slot: str
+    life: int

@@ -1,0 +1,192 @@
+"""objects: what the kernel knows. Plain records; every change to them happens inside `step`."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ukernel.abi import syscalls
+from ukernel.abi.errors import Code
+
+
+class Quota(NamedTuple):
+    """What one life may have at once. Beyond it: E_OVERLOAD, for that task and nobody else."""
+
+    calls: int = 256
+    queued_bytes: int = 4 << 20
+    caps: int = 1024
+    objects: int = 64  # regions and notifications
+
+
+class Refusal(Exception):
+    """A system call or a transfer that is not allowed; becomes the status of the reply."""
+
+    def __init__(self, code: Code, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Cap:
+    """(object, rights, badge, parent), held by one life and named by a token only it can use.
+
+    The kernel holds the root of every object's tree itself (`holder` None, no token).
+    `given` maps a life to the child that a transfer made for it, so that passing the same
+    capability again finds the same child, as a Mach port right keeps its name. A device reaches a
+    region through the capability that mapped it (`mapped`) for as long as that exists.
+    """
+
+    number: int
+    obj: Object
+    rights: int
+    badge: int
+    parent: Cap | None
+    holder: Life | None
+    token: bytes
+    endpoint: Endpoint | None = None  # where a call on it goes
+    children: dict[Cap, None] = field(default_factory=dict)
+    given: dict[Life, Cap] = field(default_factory=dict)
+    mapped: list[tuple[Device, int]] = field(default_factory=list)  # IOMMU domain, bus address
+    alive: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """Where calls to a slot queue. Outlives lives; `credit` is what the current one asked for."""
+
+    name: str
+    slot: Slot
+    root: Cap | None = None
+    credit: int = 0
+    queue: list[tuple[int, int, Call]] = field(default_factory=list)  # heap: -priority, number
+    badges: dict[int, int] = field(default_factory=dict)  # badge -> capabilities that carry it
+    kind = "endpoint"
+
+
+@dataclass(slots=True, eq=False)
+class Notification:
+    """A word of bits and an eventfd (named by `number`) that is readable while it is not empty."""
+
+    name: str
+    number: int
+    owner: Life
+    root: Cap | None = None
+    word: int = 0
+    kind = "notification"
+
+
+@dataclass(slots=True, eq=False)
+class Region:
+    """Memory (a memfd named by `number`); owned by a life or, when persistent, by its slot."""
+
+    name: str
+    number: int
+    size: int
+    slot: Slot
+    owner: Life | None
+    root: Cap | None = None
+    kind = "region"
+
+
+@dataclass(slots=True, eq=False)
+class Device:
+    """A device of the machine. `epoch` grows with every driver life; an old one reaches nothing."""
+
+    name: str
+    index: int
+    machine: Slot
+    root: Cap | None = None
+    epoch: int = 0
+    driver: Life | None = None
+    doorbell: int = 0
+    interrupt: int = 0
+    next_iova: int = 0
+    kind = "device"
+
+
+@dataclass(slots=True, eq=False)
+class ControlObject:
+    """The kernel itself, as the root task may use it."""
+
+    name: str = "control"
+    root: Cap | None = None
+    kind = "control"
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A task's place: its name, its endpoint, what survives a restart, and its current life."""
+
+    name: str
+    priority: int
+    window: int
+    memory: int
+    endpoint: Endpoint = field(init=False)
+    root: Cap | None = None
+    number: int = 0  # of the current or last life; the first is 1
+    state: str = syscalls.NEW
+    life: Life | None = None
+    fingerprint: str = ""
+    regions: dict[str, Region] = field(default_factory=dict)  # persistent ones
+    stale: frozenset[bytes] = frozenset()  # tokens of the life before
+    region_bytes: int = 0
+    calls: int = 0
+    replies: int = 0
+    errors: int = 0
+    faults: int = 0
+    kind = "task"
+
+    def __post_init__(self) -> None:
+        self.endpoint = Endpoint(self.name, self)
+
+
+@dataclass(slots=True, eq=False)
+class Life:
+    """One process in a slot, from `begin` to `end`. `client` is the stamp that servers see."""
+
+    slot: Slot
+    number: int
+    client: int
+    secret: bytes
+    name: str  # "slot#life"
+    quota: Quota = field(default_factory=Quota)
+    pid: int = 0
+    rid: bytes = b""  # the routing id it is bound to
+    caps: dict[bytes, Cap] = field(default_factory=dict)
+    named: dict[str, bytes] = field(default_factory=dict)
+    revoked: deque[bytes] = field(default_factory=lambda: deque(maxlen=256))
+    sent: dict[int, Call] = field(default_factory=dict)  # its calls without an outcome
+    taken: dict[int, Call] = field(default_factory=dict)  # calls delivered to it, unanswered
+    waiting: Call | None = None  # the one call that its only thread is blocked in
+    queued_bytes: int = 0
+    owned: dict[Region | Notification, None] = field(default_factory=dict)
+    devices: list[Device] = field(default_factory=list)
+    begun_ns: int = 0
+    hello_ns: int = 0
+    ready_ns: int = 0
+    first_reply_ns: int = 0
+    last_reply_ns: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A request from its arrival to its one outcome. `server` is None until it is delivered."""
+
+    number: int
+    client: Life
+    cap: Cap | None  # None: the kernel's own request to the machine
+    endpoint: Endpoint
+    badge: int
+    flags: int
+    opcode: int
+    seq: int  # the client's number for it
+    deadline_ns: int
+    caps: tuple[bytes, ...]
+    payload: bytes
+    queued_ns: int
+    taken_ns: int = 0
+    server: Life | None = None
+
+
+Object = Endpoint | Notification | Region | Device | Slot | ControlObject

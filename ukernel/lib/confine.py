@@ -1,0 +1,43 @@
+"""confine: what a task gives up before it meets anybody: privileges, core dumps, outliving us.
+
+A driver is an ordinary unprivileged process. Started by root it stays root in name only: without
+one Linux capability, and unable to gain any.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+LAST_CAPABILITY = 63  # prctl refuses numbers that this Linux does not know
+CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h: two 32-bit words of each set
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def confine(launcher: int, memory: int) -> None:
+    """Drop every privilege, die with `launcher`, keep to `memory` bytes of data (0: no limit)."""
+    if os.geteuid() == 0:
+        _drop_capabilities()
+    _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != launcher:
+        sys.exit("the launcher is gone")  # it died before the line above took effect
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold tokens
+    if memory:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+
+
+def _drop_capabilities() -> None:
+    for capability in range(LAST_CAPABILITY + 1):
+        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    if _libc.capset(header, nothing) != 0:
+        raise OSError(ctypes.get_errno(), "capset: cannot give up privileges")

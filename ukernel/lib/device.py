@@ -1,0 +1,94 @@
+"""device: a driver's side of a device: registers, DMA memory, doorbell and interrupt line.
+
+A register access traps, as it does in a virtual machine: it is a call to the machine. Only the
+two hot events bypass the kernel: the doorbell and the interrupt are eventfds.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from ukernel.abi.errors import Protocol
+from ukernel.abi.interface import Lent
+from ukernel.abi.services import Registers
+from ukernel.abi.syscalls import WRITE
+from ukernel.lib.connection import Connection
+from ukernel.lib.memory import Region
+from ukernel.lib.stub import bind, kernel
+
+
+class DmaRegion:
+    """Memory that both the driver and the device see: `view` here, `iova` there."""
+
+    def __init__(self, view: memoryview, iova: int) -> None:
+        self.view = view
+        self.iova = iova
+
+
+class Window(NamedTuple):
+    """A lent region as the device sees it."""
+
+    iova: int
+    size: int
+    writable: bool
+
+
+WINDOWS = 256  # lent regions whose place a driver remembers
+
+
+class Device:
+    """One device, as a life of its driver holds it. `interrupt` is an eventfd to wait on."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self.name = name
+        self.connection = connection
+        self.token = connection.capability(name)
+        self._registers = bind(Registers, connection, self.token)
+        self._kernel = kernel(connection, self.token)
+        self.doorbell, self.interrupt = connection.descriptors(self._kernel.lines())
+        self._lent: dict[bytes, Window] = {}
+        self._regions: list[Region] = []
+
+    def load(self, offset: int) -> int:
+        """A 32-bit register; sees every `store` before it."""
+        return self._registers.load(offset)
+
+    def store(self, offset: int, value: int) -> None:
+        """Set a 32-bit register; posted, so this does not wait."""
+        self._registers.store(offset, value)
+
+    def config(self, offset: int, length: int) -> bytes:
+        """Bytes of the configuration space."""
+        return self._registers.config(offset, length)
+
+    def ring_doorbell(self) -> None:
+        """Tell the device to look at its queues."""
+        os.eventfd_write(self.doorbell, 1)
+
+    def dma(self, size: int) -> DmaRegion:
+        """Fresh zeroed memory, mapped for the device."""
+        region = Region(self.connection, f"{self.name}.dma{len(self._regions)}", size)
+        self._regions.append(region)
+        return DmaRegion(region.view, self._kernel.dma_map(region.token, True))
+
+    def address(self, lent: Lent, *, write: bool = False) -> int:
+        """Where the device sees lent memory; mapped at the first use of the loan.
+
+        Raises Protocol when the loan does not cover what it says, before the device finds out.
+        """
+        window = self._lent.get(lent.token) or self._map(lent.token)
+        if lent.offset + lent.length > window.size:
+            raise Protocol(f"lent {lent.length} bytes at {lent.offset} of {window.size}")
+        if write and not window.writable:
+            raise Protocol("the memory was lent for reading only")
+        return window.iova + lent.offset
+
+    def _map(self, token: bytes) -> Window:
+        found = kernel(self.connection, token).describe()
+        writable = bool(found.rights & WRITE)
+        window = Window(self._kernel.dma_map(token, writable), found.size, writable)
+        if len(self._lent) >= WINDOWS:
+            self._lent.pop(next(iter(self._lent)))  # mapped anew if it comes again
+        self._lent[token] = window
+        return window

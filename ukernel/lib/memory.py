@@ -1,0 +1,74 @@
+"""memory: regions of one's own, and windows of other tasks' regions lent with a call."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections import OrderedDict
+
+from ukernel.abi.errors import Protocol
+from ukernel.abi.interface import Lent
+from ukernel.abi.syscalls import GRANT, READ, WRITE
+from ukernel.lib.connection import Connection
+from ukernel.lib.stub import kernel
+
+MAPPINGS = 64  # regions of other tasks that stay mapped
+
+
+class Region:
+    """Memory that the kernel made for this task. `view` is all of it."""
+
+    def __init__(
+        self, connection: Connection, name: str, size: int, *, persistent: bool = False
+    ) -> None:
+        self.connection = connection
+        self.token = kernel(connection).region(name, size, persistent)
+        self.memory = map_region(connection, self.token, writable=True)
+        self.view = memoryview(self.memory)[:size]
+        self._shown: bytes | None = None
+
+    def lend(self, offset: int, length: int) -> Lent:
+        """A window that the callee may read and write."""
+        return Lent(self.token, offset, length)
+
+    def show(self, offset: int, length: int) -> Lent:
+        """A window that the callee may only read."""
+        if self._shown is None:
+            self._shown = kernel(self.connection, self.token).mint(READ | GRANT, 0)
+        return Lent(self._shown, offset, length)
+
+
+class Borrowed:
+    """Windows of other tasks' memory, mapped once per capability."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._known: OrderedDict[bytes, tuple[mmap.mmap, bool]] = OrderedDict()
+
+    def view(self, lent: Lent, *, write: bool = False) -> memoryview:
+        """The lent bytes. Raises Protocol when the loan does not cover them."""
+        memory, writable = self._known.get(lent.token) or self._map(lent.token)
+        if write and not writable:
+            raise Protocol("the memory was lent for reading only")
+        if lent.offset + lent.length > len(memory):
+            raise Protocol(f"lent {lent.length} bytes at {lent.offset} of {len(memory)}")
+        return memoryview(memory)[lent.offset : lent.offset + lent.length]
+
+    def _map(self, token: bytes) -> tuple[mmap.mmap, bool]:
+        found = kernel(self.connection, token).describe()
+        writable = bool(found.rights & WRITE)
+        mapped = (map_region(self.connection, token, writable=writable), writable)
+        self._known[token] = mapped
+        if len(self._known) > MAPPINGS:
+            self._known.popitem(last=False)  # unmapped when its last view is gone
+        return mapped
+
+
+def map_region(connection: Connection, token: bytes, *, writable: bool) -> mmap.mmap:
+    """The whole region behind a capability, in this process."""
+    (fd,) = connection.descriptors(kernel(connection, token).map())
+    try:
+        access = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
+        return mmap.mmap(fd, os.fstat(fd).st_size, mmap.MAP_SHARED, access)
+    finally:
+        os.close(fd)

@@ -1,0 +1,309 @@
+"""server: the loop that turns messages into method calls and outcomes into replies.
+
+    class Adder(Server, Sum):
+        def add(self, a: u32, b: u32) -> u32:
+            return a + b
+
+    if __name__ == "__main__":
+        Adder.run()
+
+A restart is a start: `setup` takes the same path both times. An Answer raised by a method goes
+to the caller; malformed arguments fault the caller; anything else ends the process, and the
+supervisor acts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+import zmq
+
+from ukernel.abi import wire
+from ukernel.abi.errors import Answer, CallError, Code, Denied, Protocol
+from ukernel.abi.interface import (
+    Interface,
+    Lent,
+    Operation,
+    fingerprint,
+    is_interface,
+    typed,
+)
+from ukernel.abi.syscalls import CALL, GRANT
+from ukernel.lib import task
+from ukernel.lib.connection import Connection
+from ukernel.lib.device import Device
+from ukernel.lib.memory import Borrowed, Region
+from ukernel.lib.stub import Stub, bind, kernel
+
+T = TypeVar("T")
+
+
+class Caller(NamedTuple):
+    """Who made the call that is being served, as the kernel stamped it."""
+
+    badge: int
+    client: int
+    deadline_ns: int
+
+
+class Pending(Generic[T]):
+    """A reply that comes later. Return `pending.later` from the method; then `answer` or `fail`."""
+
+    def __init__(self, server: Server, operation: Operation, number: int) -> None:
+        self._server = server
+        self._operation = operation
+        self._number = number
+
+    @property
+    def later(self) -> T:
+        """What the method returns in place of the result."""
+        return cast(T, self)
+
+    def answer(self, value: T) -> None:
+        self._server._reply(self._operation, self._number, value)
+
+    def fail(self, error: Answer | CallError) -> None:
+        self._server._refuse(self._number, error)
+
+
+class Server(Interface):
+    """Base of a server: mix it with the Interface that it implements.
+
+    `setup` runs before anything is served; `stopping` before an orderly exit. `caller` is who
+    made the call under way.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.args = connection.info.args
+        self.caller = Caller(0, 0, 0)
+        self.objects: dict[int, Interface] = {}
+        self._borrowed = Borrowed(connection)
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._poller = zmq.Poller()
+        self._poller.register(connection.socket, zmq.POLLIN)
+        self._current: tuple[Operation, int] | None = None
+        self._running = True
+        self.alarm_ns = 0  # CLOCK_MONOTONIC at which `alarmed` is due; 0: never
+
+    # --- what a server overrides ----------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Get ready to serve. The same after a crash as at the first start."""
+
+    def stopping(self) -> None:
+        """Save what must be saved; the process exits next."""
+
+    def unheld(self, badge: int) -> None:
+        """Nobody holds the capability with this badge any more."""
+        self.objects.pop(badge, None)
+
+    def alarmed(self) -> None:
+        """`alarm_ns` has come (it is 0 again); to the millisecond."""
+
+    def restore(self, badge: int) -> Interface | None:
+        """The object behind a badge that an earlier life handed out, if it still exists."""
+        return None
+
+    # --- what a server uses ---------------------------------------------------------------------
+
+    def region(self, name: str, size: int, *, persistent: bool = False) -> Region:
+        """Memory of one's own; `persistent` memory is there again in the next life."""
+        return Region(self.connection, name, size, persistent=persistent)
+
+    def memory(self, lent: Lent, *, write: bool = False) -> memoryview:
+        """The bytes lent with a call."""
+        return self._borrowed.view(lent, write=write)
+
+    def device(self, name: str = "") -> Device:
+        """A device that the system file gives this server; without a name, its first."""
+        given = self.connection.info.devices
+        if not name and not given:
+            raise Denied(f"{self.connection.slot} drives a device: name it under .devices")
+        return Device(self.connection, name or given[0])
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """Call `ready` whenever `fd` is readable: an interrupt line, a notification."""
+        self._watched[fd] = ready
+        self._poller.register(fd, zmq.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching `fd`."""
+        del self._watched[fd]
+        self._poller.unregister(fd)
+
+    def watch_interrupt(self, device: Device, handler: Callable[[], None]) -> None:
+        """Call `handler` after an interrupt. A hint: the device may have nothing."""
+
+        def interrupted() -> None:
+            os.eventfd_read(device.interrupt)
+            handler()
+
+        self.watch(device.interrupt, interrupted)
+
+    def pending(self) -> Pending[Any]:
+        """Take the call under way out of the loop: its reply comes later."""
+        assert self._current is not None, "only while a call is served"
+        return Pending(self, *self._current)
+
+    def export(self, obj: Interface, badge: int) -> None:
+        """Make `obj` callable under `badge`; returned from a method it becomes a capability."""
+        obj.badge = badge
+        self.objects[badge] = obj
+
+    def held_badges(self) -> list[int]:
+        """Badges that clients still hold, from this life or an earlier one."""
+        return kernel(self.connection, self.connection.named["self"]).badges()
+
+    # --- the loop -------------------------------------------------------------------------------
+
+    @classmethod
+    def run(cls) -> None:
+        """Connect, set up, serve until asked to stop. Call it under `if __name__ == "__main__"`."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's
+        signal.signal(signal.SIGTERM, _terminated)
+        server = cls(task.connection())
+        server.setup()
+        server.serve()
+        server.stopping()
+        server.connection.close()
+
+    def serve(self) -> None:
+        """Announce readiness, then take one message after the other."""
+        connection = self.connection
+        kernel(connection).ready(fingerprint(type(self)))
+        self._give_credit(MAX_WINDOW)
+        inbox, receive = connection.inbox, connection.receive
+        while self._running:
+            if inbox:
+                self._handle(inbox.popleft())
+            elif self._watched or self.alarm_ns:
+                self._poll()
+            else:
+                self._handle(receive())
+
+    def _poll(self) -> None:
+        for source, _ in self._poller.poll(self._patience_ms()):
+            if source is self.connection.socket:
+                self._handle(self.connection.receive())
+            elif source in self._watched:  # an earlier one may have ended it
+                self._watched[source]()
+        if self.alarm_ns and time.monotonic_ns() >= self.alarm_ns:
+            self.alarm_ns = 0
+            self.alarmed()
+
+    def _patience_ms(self) -> int | None:
+        if not self.alarm_ns:
+            return None
+        return max(0, -(-(self.alarm_ns - time.monotonic_ns()) // 1_000_000))
+
+    def _give_credit(self, count: int) -> None:
+        token = self.connection.named["self"]
+        self.connection.socket.send(wire.encode(wire.RECV, seq=count, token=token))
+
+    def _handle(self, m: wire.Message) -> None:
+        if m.op == wire.DELIVER:
+            self._serve_call(m)
+        elif m.op == wire.NOTICE:
+            self.notice(m.opcode, wire.unpack(m.body))
+
+    def notice(self, kind: int, body: Any) -> None:
+        """What the kernel says on its own."""
+        if kind == wire.NOTICE_UNHELD:
+            self.unheld(body[0])
+        elif kind == wire.NOTICE_STOP:
+            self._running = False
+
+    def _serve_call(self, m: wire.Message) -> None:
+        """One request: find the object and the operation, check the arguments, do it, answer."""
+        badge, client = wire.STAMP.unpack(m.token)
+        self.caller = Caller(badge, client, m.deadline_ns)
+        oneway = m.flags & wire.ONEWAY
+        try:
+            target = self._target(badge)
+            operation = target.ops.get(m.opcode)
+            if operation is None:
+                raise Protocol(f"{type(target).__name__} has no operation {m.opcode}")
+            args = self._arguments(operation, m)
+            self._current = (operation, m.seq)
+            result = getattr(target, operation.name)(*args)
+        except (Answer, CallError) as error:
+            if not oneway:
+                self._refuse(m.seq, error)
+        else:
+            if not oneway and type(result) is not Pending:
+                self._reply(operation, m.seq, result)
+        if oneway:
+            self._give_credit(1)
+
+    def _target(self, badge: int) -> Interface:
+        if badge == 0:
+            return self
+        found = self.objects.get(badge) or self.restore(badge)
+        if found is None:
+            raise Protocol(f"{self.connection.slot} knows no object with badge {badge}")
+        self.objects[badge] = found
+        return found
+
+    def _arguments(self, operation: Operation, m: wire.Message) -> list[Any]:
+        try:
+            values = wire.unpack(m.body)
+        except wire.Malformed as error:
+            raise Protocol(f"{operation.name}: {error}") from None
+        params = operation.params
+        if type(values) is not list or len(values) != len(params):
+            raise Protocol(f"{operation.name} takes {len(params)} arguments")
+        for at, param in enumerate(params):
+            value = values[at]
+            if not param.check(value):
+                raise Protocol(f"{param.name} is not what {operation.signature} says")
+            if type(value) is list or is_interface(param.kind):
+                values[at] = self._special(param.kind, value, m.caps)
+        return values
+
+    def _special(self, kind: Any, value: Any, caps: tuple[bytes, ...]) -> Any:
+        """Give an argument back what it is: lent memory, a capability, a named tuple."""
+        if kind is not Lent and not is_interface(kind):
+            return typed(kind, value)
+        index = value[0] if kind is Lent else value
+        if index >= len(caps):
+            raise Protocol(f"argument names capability {index} of {len(caps)}")
+        if kind is Lent:
+            return Lent(caps[index], value[1], value[2])
+        return bind(kind, self.connection, caps[index])
+
+    def _reply(self, operation: Operation, number: int, value: Any) -> None:
+        caps: tuple[bytes, ...] = ()
+        flags = 0
+        if is_interface(operation.result):
+            caps, flags, value = self._handle_for(value)
+        frame = wire.encode(wire.REPLY, flags=flags, seq=number, caps=caps, body=wire.pack(value))
+        self.connection.socket.send(frame)
+
+    def _handle_for(self, obj: Any) -> tuple[tuple[bytes, ...], int, int]:
+        """A capability for a result: an own object's is minted and leaves us, another is shared."""
+        if isinstance(obj, Stub):
+            return (obj.token,), 0, 0
+        own = kernel(self.connection, self.connection.named["self"])
+        minted = own.mint(CALL | GRANT, obj.badge)
+        return (minted,), wire.MOVE, 0
+
+    def _refuse(self, number: int, error: Answer | CallError) -> None:
+        if isinstance(error, Answer):
+            status, body = Code.ANSWER, wire.pack([type(error).__name__, str(error)])
+        else:
+            status, body = error.code, wire.pack([str(error), error.detail])
+        frame = wire.encode(wire.REPLY, status=status, seq=number, body=body)
+        self.connection.socket.send(frame)
+
+
+MAX_WINDOW = 255  # ask for all that the endpoint's window allows
+
+
+def _terminated(signum: int, frame: object) -> None:
+    """SIGTERM ends a task at once, as SIGKILL would; the orderly way is the kernel's notice."""
+    os._exit(128 + signum)

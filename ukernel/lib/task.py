@@ -1,0 +1,18 @@
+"""task: the process's one connection. A process is one task, for all its life."""
+
+from __future__ import annotations
+
+from ukernel.lib.confine import confine
+from ukernel.lib.connection import Connection, task_info
+
+_current: Connection | None = None
+
+
+def connection() -> Connection:
+    """This task's connection to the kernel, made at first use, after giving up privileges."""
+    global _current
+    if _current is None:
+        info = task_info()
+        confine(info.launcher, info.memory)
+        _current = Connection(info)
+    return _current

@@ -1,0 +1,267 @@
+"""virtqueue: the driver side of virtio 1.2: bringing a device up (§3.1), and its queues (§2.7).
+
+    features = negotiate(device, BLK_F_FLUSH)
+    queue: Virtqueue[Request] = Virtqueue(device, index=0, size=64)
+    start(device)
+    queue.submit([Segment(iova, length, device_writes=True)], request)
+    queue.kick()
+    for request, written in queue.completed(): ...
+
+The ring is the truth, the interrupt a hint. A driver does not trust its device either: what the
+device writes is checked against what the driver remembers, never read back as a pointer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from ukernel.abi import virtio
+from ukernel.abi.virtio import (
+    AVAIL_RING,
+    DESC_F_NEXT,
+    DESC_F_WRITE,
+    DESCRIPTOR,
+    INDEX_MASK,
+    RING_IDX,
+    USED_RING,
+    Reg,
+    Status,
+)
+
+
+class DmaRegion(Protocol):
+    """Memory that both the driver and its device reach; page-aligned."""
+
+    @property
+    def view(self) -> memoryview:
+        """Its bytes, here."""
+
+    @property
+    def iova(self) -> int:
+        """Its address, there."""
+
+
+class Device(Protocol):
+    """What a driver needs of its device."""
+
+    def load(self, offset: int) -> int:
+        """The 32-bit register at `offset`."""
+
+    def store(self, offset: int, value: int) -> None:
+        """Set the 32-bit register at `offset`."""
+
+    def config(self, offset: int, length: int) -> bytes:
+        """Bytes of the device's configuration space."""
+
+    def dma(self, size: int) -> DmaRegion:
+        """Zeroed memory of at least `size` bytes."""
+
+    def ring_doorbell(self) -> None:
+        """Tell the device to look at its queues."""
+
+
+class DeviceError(Exception):
+    """The device is not what the driver drives, or breaks the rules; the text says how."""
+
+
+class QueueFull(Exception):
+    """The chain needs more descriptors than are free: take completions, then submit again."""
+
+
+class Segment(NamedTuple):
+    """One buffer of a request. Those that the device writes come last (§2.7.4.2)."""
+
+    iova: int
+    length: int
+    device_writes: bool
+
+
+def negotiate(device: Device, wanted: int) -> int:
+    """Reset the device and agree on what it offers of `wanted`; the features agreed (§3.1.1).
+
+    VERSION_1 is always among them. Leaves the device at FEATURES_OK: set up the queues, then
+    `start`. Raises DeviceError when this is no virtio 1.x device or it refuses.
+    """
+    if (magic := device.load(Reg.MAGIC)) != virtio.MAGIC:
+        raise DeviceError(f"no virtio device: magic {magic:#x}")
+    if (version := device.load(Reg.VERSION)) != virtio.VERSION:
+        raise DeviceError(f"virtio-mmio version {version}, this driver speaks {virtio.VERSION}")
+    device.store(Reg.STATUS, 0)
+    if status := device.load(Reg.STATUS):
+        raise DeviceError(f"the device does not reset: status {status:#x}")
+    device.store(Reg.STATUS, Status.ACKNOWLEDGE)
+    device.store(Reg.STATUS, Status.ACKNOWLEDGE | Status.DRIVER)
+    agreed = _offered(device) & (wanted | virtio.F_VERSION_1)
+    if not agreed & virtio.F_VERSION_1:
+        raise _give_up(device, "the device does not offer VERSION_1")
+    _accept(device, agreed)
+    device.store(Reg.STATUS, device.load(Reg.STATUS) | Status.FEATURES_OK)
+    if not device.load(Reg.STATUS) & Status.FEATURES_OK:
+        raise _give_up(device, f"the device refuses the features {agreed:#x}")
+    return agreed
+
+
+def start(device: Device) -> None:
+    """Let the device work on its queues (§3.1.1, step 8)."""
+    device.store(Reg.STATUS, device.load(Reg.STATUS) | Status.DRIVER_OK)
+    check(device)
+
+
+def check(device: Device) -> None:
+    """Raises DeviceError unless the device is up. For an interrupt that brought no completion."""
+    status = device.load(Reg.STATUS)
+    if status & Status.NEEDS_RESET:
+        raise DeviceError("the device reports an error and must be reset")
+    if not status & Status.DRIVER_OK:
+        raise DeviceError(f"the device is not running: status {status:#x}")
+
+
+def _offered(device: Device) -> int:
+    device.store(Reg.DEVICE_FEATURES_SEL, 0)
+    low = device.load(Reg.DEVICE_FEATURES)
+    device.store(Reg.DEVICE_FEATURES_SEL, 1)
+    return low | device.load(Reg.DEVICE_FEATURES) << 32
+
+
+def _accept(device: Device, features: int) -> None:
+    for half in (0, 1):
+        device.store(Reg.DRIVER_FEATURES_SEL, half)
+        device.store(Reg.DRIVER_FEATURES, features >> (32 * half) & 0xFFFF_FFFF)
+
+
+def _give_up(device: Device, why: str) -> DeviceError:
+    device.store(Reg.STATUS, device.load(Reg.STATUS) | Status.FAILED)
+    return DeviceError(why)
+
+
+Cookie = TypeVar("Cookie")
+
+
+class _Pending(NamedTuple, Generic[Cookie]):
+    """A chain in the device's hands."""
+
+    cookie: Cookie
+    descriptors: list[int]
+    room: int  # bytes that the device may write
+
+
+class Virtqueue(Generic[Cookie]):
+    """One queue of a device, between `negotiate` and `start`. Chains complete in any order."""
+
+    def __init__(self, device: Device, index: int, size: int) -> None:
+        """Raises DeviceError when the device has no such queue; a smaller one is made smaller."""
+        self.device = device
+        self.index = index
+        self.size = _size_of(device, index, size)
+        layout = virtio.queue_layout(self.size)
+        self._region = device.dma(layout.total)
+        view = self._region.view
+        self._desc = view[: layout.avail]
+        # Cast views store and load 16 and 32 bits at once: no index is ever seen half written.
+        avail_end = layout.avail + virtio.avail_bytes(self.size)
+        self._avail = view[layout.avail : avail_end].cast("H")
+        self._used_idx = view[layout.used : layout.used + 4].cast("H")
+        self._used = view[layout.used : layout.used + 4 + 8 * self.size].cast("I")
+        self._free = list(range(self.size))
+        self._pending: list[_Pending[Cookie] | None] = [None] * self.size
+        self._added = 0  # as avail.idx
+        self._seen = 0  # as used.idx
+        self._hand_over(layout)
+
+    @property
+    def in_flight(self) -> int:
+        """Chains submitted and not yet completed."""
+        return (self._added - self._seen) & INDEX_MASK
+
+    @property
+    def room(self) -> int:
+        """Segments that can still be submitted."""
+        return len(self._free)
+
+    def submit(self, chain: Sequence[Segment], cookie: Cookie) -> None:
+        """Make a request available; `completed` gives the cookie back. Raises QueueFull.
+
+        The device may start at once, but is told only by `kick`.
+        """
+        count = len(chain)
+        if not 0 < count <= self.size:
+            raise ValueError(f"a chain of {count} segments in a queue of {self.size}")
+        if count > len(self._free):
+            raise QueueFull(f"{count} descriptors wanted, {len(self._free)} free")
+        taken = self._free[-count:]
+        del self._free[-count:]
+        room = self._describe(chain, taken)
+        self._pending[taken[0]] = _Pending(cookie, taken, room)
+        self._avail[AVAIL_RING + self._added % self.size] = taken[0]
+        # The index is stored last: x86 keeps stores in order, so who sees it sees the chain.
+        self._added = (self._added + 1) & INDEX_MASK
+        self._avail[RING_IDX] = self._added
+
+    def kick(self) -> None:
+        """Ring the doorbell, once for all that was submitted."""
+        self.device.ring_doorbell()
+
+    def completed(self) -> Iterator[tuple[Cookie, int]]:
+        """Cookie and bytes written of each finished chain, until the device's index is reached.
+
+        May be left early and called again. Raises DeviceError when the device wrote nonsense.
+        """
+        while self._seen != (idx := self._used_idx[RING_IDX]):
+            if (idx - self._seen) & INDEX_MASK > self.in_flight:
+                raise DeviceError(f"used.idx {idx} with {self.in_flight} chains in flight")
+            yield self._reclaim()
+
+    def _reclaim(self) -> tuple[Cookie, int]:
+        at = USED_RING + 2 * (self._seen % self.size)
+        head, written = self._used[at], self._used[at + 1]
+        done = self._pending[head] if head < self.size else None
+        if done is None:
+            raise DeviceError(f"the device completed chain {head}, which it does not have")
+        if written > done.room:
+            raise DeviceError(f"the device wrote {written} bytes into a chain with {done.room}")
+        self._pending[head] = None
+        self._free += done.descriptors
+        self._seen = (self._seen + 1) & INDEX_MASK
+        return done.cookie, written
+
+    def _describe(self, chain: Sequence[Segment], taken: list[int]) -> int:
+        """Fill descriptors; how many bytes the device may write."""
+        room = 0
+        pack, desc, last = DESCRIPTOR.pack_into, self._desc, len(chain) - 1
+        for number, (iova, length, device_writes) in enumerate(chain):
+            flags = DESC_F_NEXT if number < last else 0
+            following = taken[number + 1] if number < last else 0
+            if device_writes:
+                flags |= DESC_F_WRITE
+                room += length
+            pack(desc, DESCRIPTOR.size * taken[number], iova, length, flags, following)
+        return room
+
+    def _hand_over(self, layout: virtio.QueueLayout) -> None:
+        """Tell the device where the queue is (§4.2.3.2)."""
+        store, iova = self.device.store, self._region.iova
+        store(Reg.QUEUE_NUM, self.size)
+        for low, address in (
+            (Reg.QUEUE_DESC_LOW, iova),
+            (Reg.QUEUE_DRIVER_LOW, iova + layout.avail),
+            (Reg.QUEUE_DEVICE_LOW, iova + layout.used),
+        ):
+            store(low, address & 0xFFFF_FFFF)
+            store(low + 4, address >> 32)
+        store(Reg.QUEUE_READY, 1)
+        if not self.device.load(Reg.QUEUE_READY):
+            raise DeviceError(f"the device refuses queue {self.index} of {self.size}")
+
+
+def _size_of(device: Device, index: int, wanted: int) -> int:
+    """Select the queue; its size, at most `wanted` (§4.2.3.2, steps 1 to 3)."""
+    if not virtio.valid_queue_size(wanted):
+        raise ValueError(f"{wanted} is no queue size: a power of two up to {virtio.MAX_QUEUE_SIZE}")
+    device.store(Reg.QUEUE_SEL, index)
+    if device.load(Reg.QUEUE_READY):
+        raise DeviceError(f"queue {index} is in use already")
+    largest = device.load(Reg.QUEUE_NUM_MAX)
+    if not largest:
+        raise DeviceError(f"the device has no queue {index}")
+    return min(wanted, 1 << (largest.bit_length() - 1))
