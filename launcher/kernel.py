@@ -8,9 +8,45 @@ import subprocess
 import sys
 from pathlib import Path
 
+import zmq
+
+from ukernel.abi import wire
+from ukernel.abi.errors import CallError
 from ukernel.abi.syscalls import Control
 from ukernel.lib.connection import Connection, TaskInfo
 from ukernel.lib.stub import bind
+
+
+class SystemDown(Exception):
+    """The system ended without being asked: its kernel or its machine died."""
+
+
+KERNEL_DIED = "the kernel died"
+
+
+class RootConnection(Connection):
+    """The launcher's connection: waiting for a kernel that is dead raises SystemDown."""
+
+    def __init__(self, info: TaskInfo, kernel_fd: int) -> None:
+        self._kernel_fd = kernel_fd
+        try:
+            super().__init__(info)
+        except wire.Malformed:
+            raise SystemDown("the kernel ended before it was up") from None
+
+    def receive(self) -> wire.Message:
+        while True:
+            ready, _, _ = zmq.select([self.socket, self._kernel_fd], [], [])
+            if self.socket in ready:
+                return super().receive()
+            if ready:
+                raise SystemDown(KERNEL_DIED)
+
+    def descriptors(self, tag: int) -> list[int]:
+        try:
+            return super().descriptors(tag)
+        except (CallError, ConnectionError):
+            raise SystemDown(KERNEL_DIED) from None
 
 
 class KernelProcess:
@@ -29,14 +65,14 @@ class KernelProcess:
             )
         self.fd = os.pidfd_open(self.process.pid)
         self._ours = ours
-        self._connection: Connection | None = None
+        self._connection: RootConnection | None = None
 
     @property
     def connection(self) -> Connection:
         """The root task's connection; the first use waits for the kernel to be up."""
         if self._connection is None:
             info = TaskInfo("root", self._ours.detach(), os.getpid())
-            self._connection = Connection(info)
+            self._connection = RootConnection(info, self.fd)
         return self._connection
 
     def control(self) -> Control:

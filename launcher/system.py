@@ -21,7 +21,7 @@ import zmq
 
 from launcher import supervisor
 from launcher.config import SystemFile
-from launcher.kernel import KernelProcess
+from launcher.kernel import KERNEL_DIED, KernelProcess, SystemDown
 from launcher.process import Process, describe
 from launcher.rundir import RunDir
 from launcher.supervisor import Decision, History
@@ -40,10 +40,6 @@ MACHINE_WINDOW = 64
 
 class BootError(Exception):
     """The system did not come up; the text says which server and shows its last words."""
-
-
-class SystemDown(Exception):
-    """The system ended without being asked: its kernel or its machine died."""
 
 
 @dataclass
@@ -76,7 +72,8 @@ class Task:
     proven: bool = False  # has been READY once: what dies in its very first setup is misconfigured
     killed_ns: int = 0
     argv: list[str] = field(default_factory=list)
-    stdio: tuple[int, int, int] | None = None
+    stdio: tuple[int, int, int] | None = None  # of a command: it runs once, whatever its end
+    directory: str = ""
     args: dict[str, Any] = field(default_factory=dict)
     history: History = field(default_factory=History)
     stages: Stages | None = None
@@ -105,6 +102,7 @@ class System:
         self.kernel: KernelProcess | None = None
         self.zygote: Zygote | None = None
         self.selector = selectors.DefaultSelector()
+        self.after_events: list[Callable[[], None]] = []  # called when `pump` has handled a batch
         self._failed = ""
 
     def __enter__(self) -> System:
@@ -128,7 +126,8 @@ class System:
         path = [str(self.file.directory)]
         with self._log("kernel") as log:
             self.kernel = KernelProcess(self.run.path, log)
-            self.zygote = Zygote(str(self.run.path), path, modules)
+        with self._log("zygote") as log:
+            self.zygote = Zygote(str(self.run.path), path, modules, log)
         self.selector.register(self.kernel.fd, selectors.EVENT_READ, self._kernel_died)
         self._make_slots()
         self.selector.register(
@@ -233,7 +232,7 @@ class System:
         if spec is not None:
             info.memory, info.devices = spec.memory or 0, list(spec.devices)
         with self._stdio(task) as stdio:
-            what = Spawn(task.module, info.dump(), task.argv)
+            what = Spawn(task.module, info.dump(), task.argv, task.directory)
             pid = self.zygote.spawn(what, control, stdio)
         os.close(control)
         task.process = Process(pid)
@@ -273,6 +272,9 @@ class System:
         if task.name == MACHINE:
             self._failed = f"the machine died ({describe(status)}): power is off"
             return
+        if task.stdio is not None:
+            self._settle(task, syscalls.STOPPED)
+            return
         policy = task.spec.restart if task.spec else Restart(when="never")
         if not task.proven:
             policy = Restart(when="never")
@@ -282,7 +284,7 @@ class System:
         else:
             state = syscalls.STOPPED if decision is Decision.REST else syscalls.FAILED
             self._settle(task, state)
-            if decision is Decision.GIVE_UP and task.stdio is None:
+            if decision is Decision.GIVE_UP:
                 self.tell("failed", task.name, f"{describe(status)}; not restarted")
 
     def _bury(self, task: Task) -> int:
@@ -307,7 +309,7 @@ class System:
         task.state = state
 
     def _kernel_died(self) -> None:
-        self._failed = "the kernel died"
+        self._failed = KERNEL_DIED
         self.selector.unregister(self._kernel_fd())
 
     # --- the loop -------------------------------------------------------------------------------
@@ -321,12 +323,14 @@ class System:
         for key, _ in self.selector.select(timeout_s):
             key.data()
         self._drain()
+        for check in self.after_events:
+            check()
         if self._failed:
             raise SystemDown(self._failed)
 
     def _drain(self) -> None:
         """Take what the kernel has said on its own."""
-        if self.kernel is None or self._failed == "the kernel died":
+        if self.kernel is None or self._failed == KERNEL_DIED:
             return
         while (m := self.kernel.connection.poll_notice()) is not None:
             if m.op == wire.NOTICE and m.opcode == wire.NOTICE_EVENT:
@@ -372,9 +376,11 @@ class System:
             raise LookupError(f"{name} is {task.state}: it has no process")
         return task
 
-    def run_task(self, name: str, argv: list[str], stdio: tuple[int, int, int]) -> Task:
+    def run_task(
+        self, name: str, argv: list[str], stdio: tuple[int, int, int], directory: str = ""
+    ) -> Task:
         """Run a `start: demand` server with arguments and standard streams, as often as wanted
-        at the same time: `shell`, `shell.2`, ..."""
+        at the same time: `shell`, `shell.2`, ... Relative paths start at `directory`."""
         template = self.tasks.get(name)
         if template is None or template.spec is None or template.spec.start != "demand":
             known = [t.name for t in self.tasks.values() if t.spec and t.spec.start == "demand"]
@@ -387,7 +393,7 @@ class System:
             number += 1
             other = f"{name}.{number}"
             task = self.tasks.get(other) or self._new_server(other, template.spec)
-        task.argv, task.stdio = argv, stdio
+        task.argv, task.stdio, task.directory = argv, stdio, directory
         self.start(task)
         return task
 

@@ -35,12 +35,13 @@ class Spawn(NamedTuple):
     module: str
     task: str  # TaskInfo as JSON
     argv: list[str]
+    directory: str = ""  # where relative paths in `argv` start; empty: where the launcher is
 
 
 class Zygote:
     """The launcher's end."""
 
-    def __init__(self, run_dir: str, path: list[str], preload: list[str]) -> None:
+    def __init__(self, run_dir: str, path: list[str], preload: list[str], log: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -49,6 +50,8 @@ class Zygote:
                  json.dumps(path), json.dumps(preload)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
             )  # fmt: skip
 
@@ -104,20 +107,24 @@ def _import(module: str) -> None:
 def _fork_twice(what: Spawn, fds: list[int], line: socket.socket) -> int:
     """The pid of a grandchild, which is nobody's but the subreaper's once this returns."""
     told, tell = os.pipe()
+    orphaned, orphan = os.pipe()  # its end: the one in the middle is dead, the subreaper has it
     middle = os.fork()
     if middle == 0:
         pid = os.fork()
         if pid:
             os.write(tell, PID.pack(pid))
             os._exit(0)
-        os.close(told)
-        os.close(tell)
+        for fd in (told, tell, orphan):
+            os.close(fd)
         line.close()
+        os.read(orphaned, 1)
+        os.close(orphaned)
         _become(what, fds)
     os.close(tell)
     os.waitpid(middle, 0)
     answer = os.read(told, PID.size)
-    os.close(told)
+    for fd in (told, orphaned, orphan):
+        os.close(fd)
     return int(PID.unpack(answer)[0])
 
 
@@ -129,6 +136,8 @@ def _become(what: Spawn, fds: list[int]) -> NoReturn:
         os.dup2(fd, target)
         os.close(fd)
     os.environ[ENVIRONMENT] = _with_control(what.task, control)
+    if what.directory:
+        os.chdir(what.directory)
     sys.argv = [what.module, *what.argv]
     sys.modules.pop(what.module, None)  # preloaded for what it imports; it runs once, as __main__
     code: object = 0

@@ -83,7 +83,7 @@ class Table:
 
     def add(self, record: Record) -> None:
         self.paths[record.badge] = record.path
-        self.next_badge = record.badge + 1
+        self.next_badge = max(self.next_badge, record.badge + 1)  # compacted logs hold old ones
 
     def forget(self, record: Record) -> None:
         self.paths.pop(record.badge, None)

@@ -145,7 +145,7 @@ def fill(volume: Volume, size: int) -> int:
 OPERATIONS: dict[str, Callable[[Volume | Model], object]] = {
     "create": lambda v: v.create("/new", True),
     "write": lambda v: v.write("/a", 5, b"x" * 50_000),
-    "write and copy": lambda v: v.write("/one block", 5, b"x"),
+    "write and copy": lambda v: v.write("/one block", 0, b"x"),
     "truncate": lambda v: v.truncate("/a", 1),
     "read": lambda v: v.read("/a", 0, 500_000),
     "stat": lambda v: v.stat("/d/f"),

@@ -27,6 +27,7 @@ from typing import (
 )
 
 from ukernel.abi.errors import Answer
+from ukernel.abi.wire import Malformed, unpack
 
 
 class Bits(NamedTuple):
@@ -68,6 +69,16 @@ class Operation(NamedTuple):
     params: tuple[Param, ...]
     result: Any
     summary: str
+
+    def arguments(self, body: bytes) -> list[Any]:
+        """The plain arguments in a packed body. Raises Malformed when they are not what is said."""
+        values = unpack(body)
+        if type(values) is not list or len(values) != len(self.params):
+            raise Malformed(f"{self.name} takes {len(self.params)} arguments")
+        for param, value in zip(self.params, values, strict=True):
+            if not param.check(value):
+                raise Malformed(f"{param.name} is not what {self.signature} says")
+        return values
 
     @property
     def signature(self) -> str:

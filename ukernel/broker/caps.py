@@ -12,41 +12,29 @@ from typing import TypeVar
 from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import GRANT, Described, rights_text
-from ukernel.broker.effects import Close
-from ukernel.broker.objects import (
-    Cap,
-    Device,
-    Endpoint,
-    Life,
-    Notification,
-    Object,
-    Refusal,
-    Region,
-    Slot,
-)
+from ukernel.broker import effects
+from ukernel.broker.objects import Cap, Device, Endpoint, Life, Memory, Object, Refusal, Region
 from ukernel.broker.state import Request, State, notice
 
-T = TypeVar("T", Endpoint, Notification, Region, Device, Slot)
+T = TypeVar("T", bound=Object)
+Tokens = tuple[bytes, ...]
 
 
 def root(k: State, obj: Object) -> Cap:
     """The top of an object's tree, held by the kernel itself."""
-    cap = Cap(k.fresh(), obj, syscalls.ALL_RIGHTS, 0, None, None, b"")
-    obj.root = cap
-    return cap
+    obj.root = Cap(k.fresh(), obj, syscalls.ALL_RIGHTS, 0, None, None, b"")
+    return obj.root
 
 
 def derive(k: State, parent: Cap, holder: Life, rights: int, badge: int = 0) -> Cap:
     """A child of `parent` for `holder`. Refuses more rights, a second badge, a full table."""
-    if rights & ~parent.rights:
-        extra = rights_text(rights & ~parent.rights)
-        raise Refusal(Code.E_DENIED, f"{extra} not held on {parent.obj.kind} {parent.obj.name}")
+    obj = parent.obj
+    if more := rights & ~parent.rights:
+        raise Refusal(Code.E_DENIED, f"{rights_text(more)} not held on {obj.kind} {obj.name}")
     if badge and parent.badge and badge != parent.badge:
         raise Refusal(Code.E_DENIED, "a badge is set once")
-    if len(holder.caps) >= holder.quota.caps:
-        raise Refusal(Code.E_OVERLOAD, f"{holder.name} holds {holder.quota.caps} capabilities")
-    obj = parent.obj
-    cap = Cap(k.fresh(), obj, rights, badge or parent.badge, parent, holder, k.token())
+    _room(holder, 1)
+    cap = Cap(k.fresh(), obj, rights, badge or parent.badge, parent, holder, k.tokens.pop())
     if isinstance(obj, Endpoint):
         cap.endpoint = obj
         if cap.badge:
@@ -59,10 +47,22 @@ def derive(k: State, parent: Cap, holder: Life, rights: int, badge: int = 0) -> 
     return cap
 
 
+def _room(holder: Life, count: int) -> None:
+    if len(holder.caps) + count > holder.quota.caps:
+        raise Refusal(Code.E_OVERLOAD, f"{holder.name} holds {holder.quota.caps} capabilities")
+
+
 def _hold(k: State, cap: Cap, holder: Life) -> None:
     cap.holder = holder
-    holder.caps[cap.token] = cap
-    k.caps[cap.token] = cap
+    holder.caps[cap.token] = k.caps[cap.token] = cap
+
+
+def _let_go(k: State, cap: Cap) -> None:
+    """Take a capability out of its holder's hands, and out of what its parent has given."""
+    assert cap.holder is not None
+    del k.caps[cap.token], cap.holder.caps[cap.token]
+    if cap.parent is not None and cap.parent.given.get(cap.holder) is cap:
+        del cap.parent.given[cap.holder]
 
 
 def find(k: State, life: Life, token: bytes, rights: int = 0) -> Cap:
@@ -74,53 +74,45 @@ def find(k: State, life: Life, token: bytes, rights: int = 0) -> Cap:
         if token in life.slot.stale:
             raise Refusal(Code.E_STALE_LIFE, "this capability belonged to an earlier life")
         raise Refusal(Code.E_DENIED, "no such capability for this task")
-    if rights & ~cap.rights:
-        missing = rights_text(rights & ~cap.rights)
-        raise Refusal(Code.E_DENIED, f"{missing} not held on {cap.obj.kind} {cap.obj.name}")
+    if missing := rights & ~cap.rights:
+        what = f"{cap.obj.kind} {cap.obj.name}"
+        raise Refusal(Code.E_DENIED, f"{rights_text(missing)} not held on {what}")
     return cap
 
 
-# --- taking away --------------------------------------------------------------------------------
+def held(k: State, r: Request, kind: type[T], rights: int = 0) -> T:
+    """The object of a system call, which must be of this kind."""
+    obj = find(k, r.life, r.token, rights).obj
+    if not isinstance(obj, kind):
+        raise Refusal(Code.E_DENIED, f"{obj.kind} {obj.name} is not a {kind.kind}")
+    return obj
 
 
 def unlink(k: State, cap: Cap) -> None:
     """Take one capability out of the tree and from its holder; its children move up."""
     cap.alive = False
-    parent = cap.parent
-    if parent is not None:
-        parent.children.pop(cap, None)
-        if parent.given and cap.holder is not None and parent.given.get(cap.holder) is cap:
-            del parent.given[cap.holder]
+    if cap.parent is not None:
+        cap.parent.children.pop(cap, None)
         for child in cap.children:
-            child.parent = parent
-            parent.children[child] = None
+            child.parent = cap.parent
+            cap.parent.children[child] = None
     cap.children.clear()
     if cap.holder is not None:
-        del k.caps[cap.token]
-        del cap.holder.caps[cap.token]
+        _let_go(k, cap)
         _unbadge(k, cap)
-    if cap.mapped:
-        _unmap(k, cap)
+    for device, iova in cap.mapped:  # what a device reached through it, it reaches no longer
+        notice(k, device.machine.life, wire.NOTICE_UNMAP, [device.index, iova])
+    cap.mapped.clear()
 
 
 def _unbadge(k: State, cap: Cap) -> None:
     """Tell a server when the last capability with a badge is gone: nobody can come back."""
     endpoint = cap.obj
-    if not cap.badge or not isinstance(endpoint, Endpoint):
-        return
-    endpoint.badges[cap.badge] -= 1
-    if endpoint.badges[cap.badge] == 0:
-        del endpoint.badges[cap.badge]
-        if endpoint.slot.life is not None:
+    if cap.badge and isinstance(endpoint, Endpoint):
+        endpoint.badges[cap.badge] -= 1
+        if endpoint.badges[cap.badge] == 0:
+            del endpoint.badges[cap.badge]
             notice(k, endpoint.slot.life, wire.NOTICE_UNHELD, [cap.badge])
-
-
-def _unmap(k: State, cap: Cap) -> None:
-    """What a device could reach through this capability it reaches no longer."""
-    for device, iova in cap.mapped:
-        if device.machine.life is not None:
-            notice(k, device.machine.life, wire.NOTICE_UNMAP, [device.index, iova])
-    cap.mapped.clear()
 
 
 def destroy_below(k: State, top: Cap) -> list[Cap]:
@@ -138,56 +130,39 @@ def destroy_below(k: State, top: Cap) -> list[Cap]:
     return found
 
 
-def destroy(k: State, obj: Object) -> list[Cap]:
-    """End an object: every capability to it, its descriptor, its place in IOMMU domains."""
-    assert obj.root is not None
+def destroy(k: State, obj: Memory) -> list[Cap]:
+    """End an object: every capability to it, its descriptor, its place in quotas."""
     gone = destroy_below(k, obj.root)
-    obj.root.alive = False
-    if isinstance(obj, Region):
-        _release(k, obj)
-    elif isinstance(obj, Notification):
+    del obj.root  # the kernel collects no garbage: nothing may refer in a circle
+    if obj.owner is not None:
         obj.owner.owned.pop(obj, None)
-        k.out.append(Close(obj.number))
+    if isinstance(obj, Region):
+        del k.regions[obj.number]
+        obj.slot.region_bytes -= obj.size
+        if obj.owner is None:
+            del obj.slot.regions[obj.name]
+    k.out.append(effects.Close(obj.number))
     return gone
 
 
-def _release(k: State, region: Region) -> None:
-    del k.regions[region.number]
-    region.slot.region_bytes -= region.size
-    if region.owner is not None:
-        region.owner.owned.pop(region, None)
-    k.out.append(Close(region.number))
-
-
 def abandon(k: State, cap: Cap) -> None:
-    """Delete one capability; an object that nobody can reach any more ends with it."""
+    """Delete one capability; memory that nobody can reach any more ends with its last one."""
     obj = cap.obj
     unlink(k, cap)
-    orphan = obj.root is not None and obj.root.alive and not obj.root.children
-    if orphan and (isinstance(obj, Notification) or (isinstance(obj, Region) and obj.owner)):
+    owner = obj.owner if isinstance(obj, Memory) else None
+    if owner is not None and obj in owner.owned and not obj.root.children:
         destroy(k, obj)
 
 
-# --- passing on ---------------------------------------------------------------------------------
-
-
-def check_grants(k: State, life: Life, tokens: tuple[bytes, ...]) -> None:
-    """Refuse a message whose capabilities `life` may not pass on."""
-    for token in tokens:
-        find(k, life, token, GRANT)
-
-
-def transfer(
-    k: State, source: Life, target: Life, tokens: tuple[bytes, ...], move: bool
-) -> tuple[bytes, ...]:
+def transfer(k: State, source: Life, target: Life, tokens: Tokens, flags: int) -> Tokens:
     """Give `target` what `source` put into a message: tokens that only `target` can use.
 
     All or nothing: the table has room for every one of them, or none is made.
     """
     found = [find(k, source, token, GRANT) for token in tokens]
-    if len(target.caps) + len(found) > target.quota.caps:
-        raise Refusal(Code.E_OVERLOAD, f"{target.name} holds {target.quota.caps} capabilities")
-    return tuple((_move if move else _share)(k, cap, target).token for cap in found)
+    _room(target, len(found))
+    give = _move if flags & wire.MOVE else _share
+    return tuple(give(k, cap, target).token for cap in found)
 
 
 def _share(k: State, cap: Cap, target: Life) -> Cap:
@@ -199,17 +174,10 @@ def _share(k: State, cap: Cap, target: Life) -> Cap:
 
 def _move(k: State, cap: Cap, target: Life) -> Cap:
     """Hand over the capability itself; what was derived from it stays derived from it."""
-    assert cap.holder is not None
-    if cap.parent is not None and cap.parent.given.get(cap.holder) is cap:
-        del cap.parent.given[cap.holder]
-    del k.caps[cap.token]
-    del cap.holder.caps[cap.token]
-    cap.token = k.token()
+    _let_go(k, cap)
+    cap.token = k.tokens.pop()
     _hold(k, cap, target)
     return cap
-
-
-# --- system calls -------------------------------------------------------------------------------
 
 
 def mint(k: State, r: Request, rights: int, badge: int) -> bytes:
@@ -235,11 +203,4 @@ def describe(k: State, r: Request) -> Described:
 
 
 def badges(k: State, r: Request) -> list[int]:
-    return sorted(expect(find(k, r.life, r.token, syscalls.RECV).obj, Endpoint).badges)
-
-
-def expect(obj: Object, kind: type[T]) -> T:
-    """`obj`, when it is of this kind; else the caller named the wrong capability."""
-    if not isinstance(obj, kind):
-        raise Refusal(Code.E_PROTO, f"{obj.kind} {obj.name} is not a {kind.kind}")
-    return obj
+    return sorted(held(k, r, Endpoint, syscalls.RECV).badges)

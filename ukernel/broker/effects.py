@@ -1,129 +1,54 @@
 """effects: events go into `step`, effects come out. Neither side of the border does the other's.
 
-Descriptors are named by numbers here; only the shell knows the real ones.
+Descriptors are named by numbers here; only the shell knows the real ones. A line each, because
+the two tables are read as tables. Times are CLOCK_MONOTONIC nanoseconds.
 """
+# ruff: noqa: UP014
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+# A frame, empty when there were several; `pid` is what Linux says of a connection that is not
+# bound to a task, else 0.
+Arrived = NamedTuple("Arrived", [("now", int), ("rid", bytes), ("frame", bytes), ("pid", int)])
+# Time passes: deadlines are looked at.
+Tick = NamedTuple("Tick", [("now", int)])
+# Fresh random tokens.
+Refill = NamedTuple("Refill", [("tokens", list[bytes])])
+# A task does not read what it is sent, or its connection is gone.
+Undeliverable = NamedTuple("Undeliverable", [("rid", bytes)])
+# Linux had no memory or descriptor for the object of this number.
+MakeFailed = NamedTuple("MakeFailed", [("number", int)])
 
-class Arrived(NamedTuple):
-    """A frame from a connection. `pid` is what Linux says of an unbound one, 0 for a bound one."""
+Event = Arrived | Tick | Refill | Undeliverable | MakeFailed
 
-    now: int
-    rid: bytes
-    frame: bytes
-    pid: int = 0
-
-
-class Refused(NamedTuple):
-    """A message that is not two frames, or whose routing id the peer chose itself."""
-
-    now: int
-    rid: bytes
-    why: str
-
-
-class Tick(NamedTuple):
-    """Time passes: deadlines are looked at."""
-
-    now: int
-
-
-class Refill(NamedTuple):
-    """Fresh random tokens."""
-
-    tokens: list[bytes]
-
-
-class Undeliverable(NamedTuple):
-    """A task does not read what it is sent, or its connection is gone."""
-
-    rid: bytes
-
-
-class MakeFailed(NamedTuple):
-    """Linux had no memory or descriptor for the object of this number."""
-
-    number: int
-
-
-Event = Arrived | Refused | Tick | Refill | Undeliverable | MakeFailed
-
-
-class Send(NamedTuple):
-    """Put a frame on a connection, without ever waiting for it."""
-
-    rid: bytes
-    frame: bytes
-
-
-class Make(NamedTuple):
-    """A memfd of `size` bytes, or an eventfd when that is 0.
-
-    When Linux refuses: do `otherwise`, and nothing more of this step.
-    """
-
-    number: int
-    size: int
-    otherwise: Send
-
-
-class MakeControl(NamedTuple):
-    """The control socket of a life; its far end goes to the root task under `tag`. As Make."""
-
-    number: int
-    root: int
-    tag: int
-    otherwise: Send
-
-
-class Close(NamedTuple):
-    """Forget a descriptor."""
-
-    number: int
-
-
-class Pass(NamedTuple):
-    """Hand descriptors over a life's control socket, announced as `tag`."""
-
-    control: int
-    tag: int
-    numbers: tuple[int, ...]
-    read_only: bool
-
-
-class BootRecord(NamedTuple):
-    """First datagram on a life's control socket."""
-
-    control: int
-    secret: bytes
-    slot: str
-    life: int
-
-
-class Raise(NamedTuple):
-    """Make an eventfd readable, or not readable any more."""
-
-    number: int
-    readable: bool
-
-
-class Schedule(NamedTuple):
-    """CPU cores (empty: leave) and policy of a process; failing is counted, not fatal."""
-
-    pid: int
-    cores: tuple[int, ...]
-    fifo: bool
-    priority: int
-
-
-class Signal(NamedTuple):
-    """A Linux signal for a process of ours."""
-
-    pid: int
-    signal: int
-
+# Put a frame on a connection, without ever waiting for it.
+Send = NamedTuple("Send", [("rid", bytes), ("frame", bytes)])
+# A memfd of `size` bytes, an eventfd when that is 0. Should Linux refuse: `otherwise`, and
+# nothing more of this step.
+Make = NamedTuple("Make", [("number", int), ("size", int), ("otherwise", Send)])
+# A control socket, its far end for the root task under `tag`. As Make.
+MakeControl = NamedTuple(
+    "MakeControl", [("number", int), ("root", int), ("tag", int), ("otherwise", Send)]
+)
+# Forget a descriptor.
+Close = NamedTuple("Close", [("number", int)])
+# Hand descriptors over a life's control socket, announced as `tag`.
+Pass = NamedTuple(
+    "Pass", [("control", int), ("tag", int), ("numbers", tuple[int, ...]), ("read_only", bool)]
+)
+# The first datagram on a life's control socket.
+BootRecord = NamedTuple(
+    "BootRecord", [("control", int), ("secret", bytes), ("slot", str), ("life", int)]
+)
+# Make an eventfd readable, or not readable any more.
+Raise = NamedTuple("Raise", [("number", int), ("readable", bool)])
+# CPU cores (empty: leave them) and policy of a process; failing is counted, not fatal.
+Schedule = NamedTuple(
+    "Schedule", [("pid", int), ("cores", tuple[int, ...]), ("fifo", bool), ("priority", int)]
+)
+# A Linux signal for a process of ours.
+Signal = NamedTuple("Signal", [("pid", int), ("signal", int)])
 
 Effect = Send | Make | MakeControl | Close | Pass | BootRecord | Raise | Schedule | Signal

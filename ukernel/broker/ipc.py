@@ -7,86 +7,53 @@ passed, client dead) is skipped in queues, and a late reply to it is dropped and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
 from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
-from ukernel.broker import caps
-from ukernel.broker.effects import Send
+from ukernel.broker import caps, effects
 from ukernel.broker.objects import Call, Cap, Endpoint, Life, Refusal
-from ukernel.broker.state import (
-    Request,
-    State,
-    answer,
-    deny,
-    fault,
-    refuse,
-    remember,
-)
+from ukernel.broker.state import Request, State, answer, fault, refuse, remember
 
 GONE = frozenset((syscalls.FAILED, syscalls.STOPPED))
+CLIENT_FLAGS = wire.ASYNC | wire.BOUND_LIFE | wire.MOVE
 
 
 def call(k: State, life: Life, m: wire.Message, now: int) -> None:
     """CALL and SEND: check the capability, then queue or deliver."""
-    cap = k.caps.get(m.token)
-    if cap is None or cap.holder is not life or not cap.rights & syscalls.CALL:
-        _deny_call(k, life, m)
-        return
-    endpoint = cap.endpoint
-    if endpoint is None:
-        refuse(k, life, m.seq, Code.E_PROTO, f"{cap.obj.kind} {cap.obj.name} cannot be called")
-        return
-    flags = m.flags & (wire.ASYNC | wire.BOUND_LIFE | wire.MOVE)
-    if m.op == wire.SEND:
-        flags |= wire.ONEWAY | wire.ASYNC
-    new = Call(
-        k.fresh(), life, cap, endpoint, cap.badge, flags, m.opcode, m.seq,
-        m.deadline_ns, m.caps, m.body, now,
-    )  # fmt: skip
-    if _admissible(k, new, now):
-        admit(k, new, now)
-
-
-def _deny_call(k: State, life: Life, m: wire.Message) -> None:
+    flags = m.flags & CLIENT_FLAGS | (wire.ONEWAY | wire.ASYNC if m.op == wire.SEND else 0)
     try:
-        caps.find(k, life, m.token, syscalls.CALL)
+        cap = caps.find(k, life, m.token, syscalls.CALL)
+        if cap.endpoint is None:
+            raise Refusal(Code.E_PROTO, f"{cap.obj.kind} {cap.obj.name} cannot be called")
+        new = Call(
+            k.fresh(), life, cap, cap.endpoint, cap.badge, flags, m.opcode, m.seq,
+            m.deadline_ns, m.caps, m.body, now,
+        )  # fmt: skip
+        _check(k, new)
     except Refusal as refusal:
-        deny(k, life, m.seq, refusal.code, str(refusal))
+        refuse(k, life, m.seq, refusal)
+        return
+    admit(k, new, now)
 
 
-def _admissible(k: State, new: Call, now: int) -> bool:
-    """Whether a call may be queued; when not, it has been answered."""
+def _check(k: State, new: Call) -> None:
+    """Refuse a call that cannot be queued."""
     life, slot = new.client, new.endpoint.slot
     if slot.state in GONE:
-        reject(k, new, Code.E_UNAVAILABLE, f"{slot.name} is {slot.state}")
-    elif new.flags & wire.BOUND_LIFE and slot.life is None:
-        reject(k, new, Code.E_DEAD_NOTRUN, f"{slot.name} is between two lives")
-    elif len(life.sent) >= life.quota.calls:
-        reject(k, new, Code.E_OVERLOAD, f"{life.name} has {life.quota.calls} calls open")
-    elif life.queued_bytes + len(new.payload) > life.quota.queued_bytes:
-        reject(k, new, Code.E_OVERLOAD, f"{life.name} has {life.queued_bytes} bytes queued")
-    elif not new.flags & wire.ASYNC and (cycle := wait_cycle(new)):
-        reject(k, new, Code.E_DEADLOCK, f"would wait for itself: {' -> '.join(cycle)}", cycle=cycle)
-    else:
-        return not new.caps or _may_pass(k, new)
-    return False
-
-
-def reject(k: State, new: Call, code: Code, text: str, **detail: object) -> None:
-    """Answer a call that was never queued. A one-way message is dropped and counted."""
-    k.count(code.name)
-    if not new.flags & wire.ONEWAY:
-        refuse(k, new.client, new.seq, code, text, **detail)
-
-
-def _may_pass(k: State, new: Call) -> bool:
-    try:
-        caps.check_grants(k, new.client, new.caps)
-    except Refusal as refusal:
-        deny(k, new.client, new.seq, refusal.code, f"cannot pass a capability on: {refusal}")
-        return False
-    return True
+        raise Refusal(Code.E_UNAVAILABLE, f"{slot.name} is {slot.state}")
+    if new.flags & wire.BOUND_LIFE and slot.life is None:
+        raise Refusal(Code.E_DEAD_NOTRUN, f"{slot.name} is between two lives")
+    if len(life.sent) >= life.quota.calls:
+        raise Refusal(Code.E_OVERLOAD, f"{life.quota.calls} calls are open")
+    if life.queued_bytes + len(new.payload) > life.quota.queued_bytes:
+        raise Refusal(Code.E_OVERLOAD, f"{life.queued_bytes} bytes are queued")
+    if not new.flags & wire.ASYNC and (cycle := wait_cycle(new)):
+        text = f"would wait for itself: {' -> '.join(cycle)}"
+        raise Refusal(Code.E_DEADLOCK, text, cycle=cycle)
+    for token in new.caps:
+        caps.find(k, life, token, syscalls.GRANT)
 
 
 def wait_cycle(new: Call) -> list[str]:
@@ -101,7 +68,7 @@ def wait_cycle(new: Call) -> list[str]:
         if server is new.client:
             return names
         if server.waiting is None:
-            return []
+            break
         endpoint = server.waiting.endpoint
     return []
 
@@ -129,37 +96,26 @@ def pump(k: State, endpoint: Endpoint, now: int) -> None:
 
 
 def _deliver(k: State, c: Call, now: int) -> None:
-    server = c.endpoint.slot.life
+    server, client = c.endpoint.slot.life, c.client
     assert server is not None, "credit comes from a life"
-    tokens: tuple[bytes, ...] = ()
-    if c.caps:
-        try:
-            tokens = caps.transfer(k, c.client, server, c.caps, bool(c.flags & wire.MOVE))
-        except Refusal as refusal:
-            finish(k, c, refusal.code, wire.pack([str(refusal), {}]), now)
-            return
+    try:
+        tokens = caps.transfer(k, client, server, c.caps, c.flags) if c.caps else ()
+    except Refusal as refusal:
+        fail(k, c, refusal, now)
+        return
     c.endpoint.credit -= 1
-    c.taken_ns = now
-    c.server = server
-    stamp = wire.STAMP.pack(c.badge, c.client.client)
-    flags = c.flags & wire.ONEWAY
-    if flags:
-        del c.client.sent[c.number]
-        c.client.queued_bytes -= len(c.payload)
-        remember(k, c, Code.OK, b"", now)
+    c.taken_ns, c.server = now, server
+    oneway = c.flags & wire.ONEWAY
+    if oneway:
+        finish(k, c, Code.OK, b"", now)
     else:
         server.taken[c.number] = c
-    frame = wire.encode(
-        wire.DELIVER,
-        flags=flags,
-        opcode=c.opcode,
-        seq=c.number,
-        deadline_ns=c.deadline_ns,
-        token=stamp,
-        caps=tokens,
-        body=c.payload,
-    )
-    k.out.append(Send(server.rid, frame))
+    head = wire.HEADER.pack(
+        wire.VERSION, wire.DELIVER, oneway, len(tokens), c.opcode, 0, c.number, c.deadline_ns,
+        wire.STAMP.pack(c.badge, client.client),
+    )  # fmt: skip
+    frame = b"".join((head, *tokens, c.payload))
+    k.out.append(effects.Send(server.rid, frame))
 
 
 def reply(k: State, life: Life, m: wire.Message, now: int) -> None:
@@ -170,34 +126,24 @@ def reply(k: State, life: Life, m: wire.Message, now: int) -> None:
         return
     endpoint = c.endpoint
     endpoint.credit += 1
-    slot = life.slot
-    slot.replies += 1
+    life.slot.replies += 1
+    life.last_reply_ns = now
     if not life.first_reply_ns and m.status <= Code.ANSWER:
         life.first_reply_ns = now
-    life.last_reply_ns = now
     if c.number not in c.client.sent:
         k.count("late_replies")
     else:
-        _answered(k, life, c, m, now)
+        try:
+            tokens = caps.transfer(k, life, c.client, m.caps, m.flags) if m.caps else ()
+            finish(k, c, m.status, m.body, now, tokens)
+        except Refusal as refusal:
+            fault(k, life, syscalls.EVENT_FAULT, f"cannot pass a capability on: {refusal}")
+            fail(k, c, refusal, now)
     if endpoint.queue:
         pump(k, endpoint, now)
 
 
-def _answered(k: State, life: Life, c: Call, m: wire.Message, now: int) -> None:
-    tokens: tuple[bytes, ...] = ()
-    if m.caps:
-        try:
-            tokens = caps.transfer(k, life, c.client, m.caps, bool(m.flags & wire.MOVE))
-        except Refusal as refusal:
-            fault(k, life, syscalls.EVENT_FAULT, f"cannot pass a capability on: {refusal}")
-            finish(k, c, refusal.code, wire.pack([str(refusal), {}]), now)
-            return
-    finish(k, c, m.status, m.body, now, tokens)
-
-
-def finish(
-    k: State, c: Call, status: int, body: bytes, now: int, tokens: tuple[bytes, ...] = ()
-) -> None:
+def finish(k: State, c: Call, status: int, body: bytes, now: int, tokens: caps.Tokens = ()) -> None:
     """The one outcome of a call."""
     client = c.client
     del client.sent[c.number]
@@ -205,32 +151,26 @@ def finish(
     if client.waiting is c:
         client.waiting = None
     client.slot.calls += 1
+    client.slot.errors += status > Code.ANSWER
     remember(k, c, status, body, now)
-    if status > Code.ANSWER:
-        client.slot.errors += 1
     if not c.flags & wire.ONEWAY:
         answer(k, client, c.seq, status, body, tokens)
 
 
-def fail(k: State, c: Call, code: Code, text: str, now: int, **detail: object) -> None:
+def fail(k: State, c: Call, refusal: Refusal, now: int) -> None:
     """A call's outcome when the kernel has to give it."""
-    k.count(code.name)
-    finish(k, c, code, wire.pack([text, detail]), now)
+    k.count(refusal.code.name)
+    finish(k, c, refusal.code, wire.pack([str(refusal), refusal.detail]), now)
 
 
-def receive(k: State, life: Life, m: wire.Message, now: int) -> None:
-    """RECV: more credit for an endpoint, never beyond its window."""
-    try:
-        endpoint = caps.expect(caps.find(k, life, m.token, syscalls.RECV).obj, Endpoint)
-    except Refusal as refusal:
-        deny(k, life, m.seq, refusal.code, str(refusal))
-        return
-    if endpoint.slot.life is not life:
-        deny(k, life, m.seq, Code.E_DENIED, f"receives for {endpoint.name}, which is not its own")
-        return
-    room = endpoint.slot.window - len(life.taken) - endpoint.credit
-    endpoint.credit += max(0, min(m.seq, room))
-    pump(k, endpoint, now)
+def fail_queued(
+    k: State, endpoint: Endpoint, refusal: Refusal, now: int, which: Callable[[Call], bool]
+) -> None:
+    """Give the same outcome to some of what waits in a queue."""
+    for _, _, c in endpoint.queue:
+        if c.number in c.client.sent and which(c):
+            fail(k, c, refusal, now)
+    sweep(endpoint)
 
 
 def sweep(endpoint: Endpoint) -> None:
@@ -239,28 +179,36 @@ def sweep(endpoint: Endpoint) -> None:
     heapify(endpoint.queue)
 
 
+def receive(k: State, life: Life, m: wire.Message, now: int) -> None:
+    """RECV: more credit for an endpoint, never beyond its window."""
+    try:
+        endpoint = caps.held(k, Request(life, m.token, m.seq, now), Endpoint, syscalls.RECV)
+        if endpoint.slot.life is not life:
+            raise Refusal(Code.E_DENIED, f"{endpoint.name} is not its own endpoint")
+    except Refusal as refusal:
+        refuse(k, life, m.seq, refusal)
+        return
+    room = endpoint.slot.window - len(life.taken) - endpoint.credit
+    endpoint.credit += max(0, min(m.seq, room))
+    pump(k, endpoint, now)
+
+
 def expire(k: State, now: int) -> None:
     """Answer every call whose deadline has passed."""
     for life in k.lives.values():
-        if life.sent:
-            late = [c for c in life.sent.values() if 0 < c.deadline_ns <= now]
-            for c in late:
-                where = f"{c.endpoint.name}#{c.server.number}" if c.server else "the queue"
-                fail(k, c, Code.E_DEADLINE, f"{c.endpoint.name}: in {where} at its deadline", now)
-            for endpoint in {c.endpoint for c in late}:
-                sweep(endpoint)
+        late = [c for c in life.sent.values() if 0 < c.deadline_ns <= now]
+        for c in late:
+            where = f"with {c.server.name}" if c.server else f"in the queue of {c.endpoint.name}"
+            fail(k, c, Refusal(Code.E_DEADLINE, f"{where} at its deadline"), now)
+        for endpoint in {c.endpoint for c in late}:
+            sweep(endpoint)
 
 
 def withdraw(k: State, gone: list[Cap], now: int) -> None:
     """Answer the queued calls that were made through capabilities which are no more."""
-    endpoints = {cap.endpoint for cap in gone if cap.endpoint is not None}
-    for endpoint in endpoints:
-        for _, _, c in list(endpoint.queue):
-            if c.cap is not None and not c.cap.alive and c.number in c.client.sent:
-                fail(k, c, Code.E_REVOKED, f"{endpoint.name}: revoked while queued", now)
-
-
-# --- system calls -------------------------------------------------------------------------------
+    revoked = Refusal(Code.E_REVOKED, "revoked while queued")
+    for endpoint in {cap.endpoint for cap in gone if cap.endpoint is not None}:
+        fail_queued(k, endpoint, revoked, now, lambda c: c.cap is not None and not c.cap.alive)
 
 
 def delete(k: State, r: Request) -> None:

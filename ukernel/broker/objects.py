@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from ukernel.abi import syscalls
 from ukernel.abi.errors import Code
@@ -22,16 +22,15 @@ class Quota(NamedTuple):
 class Refusal(Exception):
     """A system call or a transfer that is not allowed; becomes the status of the reply."""
 
-    def __init__(self, code: Code, text: str) -> None:
+    def __init__(self, code: Code, text: str, **detail: object) -> None:
         super().__init__(text)
-        self.code = code
+        self.code, self.detail = code, detail
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Cap:
     """(object, rights, badge, parent), held by one life and named by a token only it can use.
 
-    The kernel holds the root of every object's tree itself (`holder` None, no token).
     `given` maps a life to the child that a transfer made for it, so that passing the same
     capability again finds the same child, as a Mach port right keeps its name. A device reaches a
     region through the capability that mapped it (`mapped`) for as long as that exists.
@@ -52,12 +51,19 @@ class Cap:
 
 
 @dataclass(slots=True, eq=False)
-class Endpoint:
-    """Where calls to a slot queue. Outlives lives; `credit` is what the current one asked for."""
+class Object:
+    """What a capability can refer to. The kernel holds the `root` of its derivation tree."""
 
     name: str
+    root: Cap = field(init=False, repr=False)
+    kind: ClassVar[str]
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint(Object):
+    """Where calls to a slot queue. Outlives lives; `credit` is what the current one asked for."""
+
     slot: Slot
-    root: Cap | None = None
     credit: int = 0
     queue: list[tuple[int, int, Call]] = field(default_factory=list)  # heap: -priority, number
     badges: dict[int, int] = field(default_factory=dict)  # badge -> capabilities that carry it
@@ -65,65 +71,54 @@ class Endpoint:
 
 
 @dataclass(slots=True, eq=False)
-class Notification:
+class Notification(Object):
     """A word of bits and an eventfd (named by `number`) that is readable while it is not empty."""
 
-    name: str
     number: int
     owner: Life
-    root: Cap | None = None
     word: int = 0
     kind = "notification"
 
 
 @dataclass(slots=True, eq=False)
-class Region:
+class Region(Object):
     """Memory (a memfd named by `number`); owned by a life or, when persistent, by its slot."""
 
-    name: str
     number: int
     size: int
     slot: Slot
     owner: Life | None
-    root: Cap | None = None
     kind = "region"
 
 
 @dataclass(slots=True, eq=False)
-class Device:
+class Device(Object):
     """A device of the machine. `epoch` grows with every driver life; an old one reaches nothing."""
 
-    name: str
     index: int
     machine: Slot
-    root: Cap | None = None
     epoch: int = 0
     driver: Life | None = None
-    doorbell: int = 0
-    interrupt: int = 0
+    lines: tuple[int, ...] = ()  # descriptors of doorbell and interrupt
     next_iova: int = 0
     kind = "device"
 
 
 @dataclass(slots=True, eq=False)
-class ControlObject:
+class Control(Object):
     """The kernel itself, as the root task may use it."""
 
-    name: str = "control"
-    root: Cap | None = None
     kind = "control"
 
 
 @dataclass(slots=True, eq=False)
-class Slot:
+class Slot(Object):
     """A task's place: its name, its endpoint, what survives a restart, and its current life."""
 
-    name: str
     priority: int
     window: int
     memory: int
     endpoint: Endpoint = field(init=False)
-    root: Cap | None = None
     number: int = 0  # of the current or last life; the first is 1
     state: str = syscalls.NEW
     life: Life | None = None
@@ -160,7 +155,7 @@ class Life:
     taken: dict[int, Call] = field(default_factory=dict)  # calls delivered to it, unanswered
     waiting: Call | None = None  # the one call that its only thread is blocked in
     queued_bytes: int = 0
-    owned: dict[Region | Notification, None] = field(default_factory=dict)
+    owned: dict[Memory, None] = field(default_factory=dict)
     devices: list[Device] = field(default_factory=list)
     begun_ns: int = 0
     hello_ns: int = 0
@@ -189,4 +184,4 @@ class Call:
     server: Life | None = None
 
 
-Object = Endpoint | Notification | Region | Device | Slot | ControlObject
+Memory = Region | Notification  # what a life makes, and what ends with it

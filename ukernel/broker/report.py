@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from ukernel.abi.syscalls import CapRow, Count, SlotRow, TraceRow
-from ukernel.broker.lives import need_control
-from ukernel.broker.objects import Cap, Object, Slot
+from ukernel.broker.caps import held
+from ukernel.broker.objects import Cap, Control, Life, Object, Slot
 from ukernel.broker.state import Request, State
 
 PAGE = 256  # rows in one answer
 
 
 def caps(k: State, r: Request, start: int) -> list[CapRow]:
-    need_control(k, r)
-    rows = []
-    for at, cap in enumerate(_tree(k)):
-        if start <= at < start + PAGE:
-            rows.append(_cap_row(cap))
-    return rows
+    held(k, r, Control)
+    return [_cap_row(cap) for cap in islice(_tree(k), start, start + PAGE)]
 
 
 def _tree(k: State) -> Iterator[Cap]:
@@ -29,7 +26,7 @@ def _tree(k: State) -> Iterator[Cap]:
         k.control, *k.slots.values(), *endpoints, *k.devices.values(), *kept, *made
     ]  # fmt: skip
     for obj in every:
-        todo = [obj.root] if obj.root is not None else []
+        todo = [obj.root]
         while todo:
             cap = todo.pop()
             yield cap
@@ -37,46 +34,37 @@ def _tree(k: State) -> Iterator[Cap]:
 
 
 def _cap_row(cap: Cap) -> CapRow:
-    holder = cap.holder.name if cap.holder is not None else "kernel"
-    parent = cap.parent.number if cap.parent is not None else 0
-    return CapRow(cap.number, parent, holder, cap.obj.kind, cap.obj.name, cap.rights, cap.badge)
+    holder = cap.holder.name if cap.holder else "kernel"
+    parent, obj = cap.parent.number if cap.parent else 0, cap.obj
+    return CapRow(cap.number, parent, holder, obj.kind, obj.name, cap.rights, cap.badge)
 
 
 def slots(k: State, r: Request) -> list[SlotRow]:
-    need_control(k, r)
+    held(k, r, Control)
     return [_slot_row(slot) for slot in k.slots.values()]
 
 
 def _slot_row(s: Slot) -> SlotRow:
-    life = s.life
-    caps_held = regions = taken = pid = begun = hello = ready = first = last = 0
-    if life is not None:
-        caps_held, taken, pid = len(life.caps), len(life.taken), life.pid
-        regions = len(life.owned)
-        begun, hello, ready = life.begun_ns, life.hello_ns, life.ready_ns
-        first, last = life.first_reply_ns, life.last_reply_ns
+    life = s.life or Life(s, s.number, 0, b"", "")
     queued = sum(c.number in c.client.sent for _, _, c in s.endpoint.queue)
     return SlotRow(
-        s.name, s.number, s.state, pid, s.priority, caps_held, regions + len(s.regions),
-        s.region_bytes, queued, taken, s.calls, s.replies, s.errors, s.faults,
-        begun, hello, ready, first, last,
+        s.name, s.number, s.state, life.pid, s.priority, len(life.caps),
+        len(life.owned) + len(s.regions), s.region_bytes, queued, len(life.taken),
+        s.calls, s.replies, s.errors, s.faults, life.begun_ns, life.hello_ns, life.ready_ns,
+        life.first_reply_ns, life.last_reply_ns,
     )  # fmt: skip
 
 
 def counters(k: State, r: Request) -> list[Count]:
-    need_control(k, r)
-    own = {
-        "caps": len(k.caps),
-        "lives": len(k.lives),
-        "regions": len(k.regions),
-        "calls_open": sum(len(life.sent) for life in k.lives.values()),
-        "calls_done": k.traced,
-    }
-    return [Count(name, value) for name, value in {**own, **k.counters}.items()]
+    held(k, r, Control)
+    open_calls = sum(len(life.sent) for life in k.lives.values())
+    own = {"caps": len(k.caps), "lives": len(k.lives), "regions": len(k.regions)}
+    every = {**own, "calls_open": open_calls, "calls_done": k.traced, **k.counters}
+    return [Count(name, value) for name, value in every.items()]
 
 
 def trace(k: State, r: Request, start: int) -> list[TraceRow]:
-    need_control(k, r)
+    held(k, r, Control)
     oldest = k.traced - len(k.trace)
     first = max(start, oldest)
     return [k.trace[at - oldest] for at in range(first, min(first + PAGE, k.traced))]

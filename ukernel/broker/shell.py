@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
 import fcntl
 import gc
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import zmq
 from zmq.backend import Socket
@@ -27,7 +30,14 @@ from ukernel.broker.state import State
 from ukernel.broker.step import LOW_TOKENS, step
 
 TICK_MS = 5  # how late a deadline may be seen
-SEND_QUEUE = 1024  # messages that a task may leave unread before it is cut off
+PR_SET_PDEATHSIG = 1
+OPTIONS = {
+    zmq.ROUTER_MANDATORY: 1,  # an unknown or full receiver is an error, not silence
+    zmq.MAXMSGSIZE: wire.MAX_FRAME,
+    zmq.SNDHWM: 1024,  # messages that a task may leave unread before it is cut off
+    zmq.RCVTIMEO: TICK_MS,
+    zmq.LINGER: 0,
+}
 
 
 class Kernel:
@@ -39,70 +49,50 @@ class Kernel:
         self.controls: dict[int, socket.socket] = {}
         self.descriptors: dict[int, int] = {}
         self.context = zmq.Context()
-        self.socket = self._bind(address)
+        self.socket: Any = Socket(self.context, zmq.ROUTER)
+        for option, value in OPTIONS.items():
+            self.socket.set(option, value)
+        self.socket.bind(address)
         self._refill()
         root = lives.boot(self.state, root_pid, time.monotonic_ns())
         self.controls[root.client] = control
-        self._boot_record(effects.BootRecord(root.client, root.secret, root.slot.name, 1))
-
-    def _bind(self, address: str) -> Any:
-        made = Socket(self.context, zmq.ROUTER)
-        made.set(zmq.ROUTER_MANDATORY, 1)  # an unknown or full receiver is an error, not silence
-        made.set(zmq.MAXMSGSIZE, wire.MAX_FRAME)
-        made.set(zmq.SNDHWM, SEND_QUEUE)
-        made.set(zmq.RCVTIMEO, TICK_MS)
-        made.set(zmq.LINGER, 0)
-        made.bind(address)
-        return made
+        self._bootrecord(effects.BootRecord(root.client, root.secret, root.slot.name, 1))
 
     def run(self) -> None:
-        gc.collect()
         gc.freeze()
         gc.disable()  # reference counts suffice: what refers in a circle is unlinked by `caps`
-        state, receive, clock = self.state, self.receive, time.monotonic_ns
-        tick = clock()
+        state, tick = self.state, 0
         while True:
-            event = receive()
-            now = clock()
-            if event is not None:
-                self.do(step(state, event))
-                if len(state.tokens) < LOW_TOKENS:
-                    self._refill()
-            if now - tick > TICK_MS * 1_000_000:
-                tick = now
-                self.do(step(state, effects.Tick(now)))
+            event = self.receive()
+            self.do(step(state, event))
+            if len(state.tokens) < LOW_TOKENS:
+                self._refill()
+            if event.now - tick > TICK_MS * 1_000_000:
+                tick = event.now
+                self.do(step(state, effects.Tick(tick)))
 
-    def receive(self) -> effects.Event | None:
-        """The next message as an event; None when there is none within a tick."""
-        recv = self.socket.recv
+    def receive(self) -> effects.Arrived | effects.Tick:
+        """The next message; or that none came within a tick."""
+        recv, pid = self.socket.recv, 0
         try:
             rid = recv()
         except zmq.Again:
-            return None
-        pid = 0
+            return effects.Tick(time.monotonic_ns())
         if rid in self.state.bound:
             frame = recv()
         else:
             whole = recv(0, False)
             frame, pid = whole.bytes, _peer_pid(whole)
-        now = time.monotonic_ns()
-        if self.socket.get(zmq.RCVMORE):
-            while self.socket.get(zmq.RCVMORE):
-                recv()
-            return effects.Refused(now, rid, "a message of more than one frame")
-        if rid[:1] != b"\0":
-            return effects.Refused(now, rid, "a routing id of its own choice")
-        return effects.Arrived(now, rid, frame, pid)
+        while self.socket.get(zmq.RCVMORE):
+            frame = recv()[:0]  # more than one frame is no message
+        return effects.Arrived(time.monotonic_ns(), rid, frame, pid)
 
     def do(self, todo: list[effects.Effect]) -> None:
         """Carry the effects out in order; one that cannot be ends the list, as it says."""
         for effect in todo:
-            if type(effect) is effects.Send:
-                self._send(effect)
-                continue
             try:
                 DO[type(effect)](self, effect)
-            except OSError:
+            except (OSError, KeyError):
                 if isinstance(effect, effects.Make | effects.MakeControl):
                     self._send(effect.otherwise)
                     self.do(step(self.state, effects.MakeFailed(effect.number)))
@@ -117,12 +107,8 @@ class Kernel:
             self.do(step(self.state, effects.Undeliverable(effect.rid)))
 
     def _refill(self) -> None:
-        size = wire.TOKEN_SIZE
-        random = os.urandom(size * LOW_TOKENS * 4)
-        tokens = [random[at : at + size] for at in range(0, len(random), size)]
+        tokens = [os.urandom(wire.TOKEN_SIZE) for _ in range(4 * LOW_TOKENS)]
         self.do(step(self.state, effects.Refill(tokens)))
-
-    # --- descriptors ----------------------------------------------------------------------------
 
     def _make(self, e: effects.Make) -> None:
         if e.size == 0:
@@ -134,7 +120,7 @@ class Kernel:
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
         fcntl.fcntl(made, fcntl.F_ADD_SEALS, seals)  # nobody can cut it under a mapping
 
-    def _make_control(self, e: effects.MakeControl) -> None:
+    def _makecontrol(self, e: effects.MakeControl) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self.controls[e.number] = ours
@@ -158,7 +144,7 @@ class Kernel:
         elif e.number in self.descriptors:
             os.close(self.descriptors.pop(e.number))
 
-    def _boot_record(self, e: effects.BootRecord) -> None:
+    def _bootrecord(self, e: effects.BootRecord) -> None:
         record = wire.pack(Boot(self.address, e.secret, e.slot, e.life))
         self.controls[e.control].send(record, socket.MSG_DONTWAIT)
 
@@ -168,28 +154,19 @@ class Kernel:
             os.eventfd_write(fd, 1) if e.readable else os.eventfd_read(fd)
 
     def _schedule(self, e: effects.Schedule) -> None:
-        if e.cores:
-            os.sched_setaffinity(e.pid, e.cores)
+        os.sched_setaffinity(e.pid, e.cores or os.sched_getaffinity(e.pid))
         if e.fifo:
-            top = os.sched_get_priority_max(os.SCHED_FIFO)
-            level = max(1, e.priority * top // 256)
+            level = max(1, e.priority * os.sched_get_priority_max(os.SCHED_FIFO) // 256)
             os.sched_setscheduler(e.pid, os.SCHED_FIFO, os.sched_param(level))
 
     def _signal(self, e: effects.Signal) -> None:
-        os.kill(e.pid, signal.Signals(e.signal))
+        os.kill(e.pid, e.signal)
 
 
 SNDMORE = zmq.SNDMORE | zmq.DONTWAIT
 
 DO: dict[type, Callable[[Kernel, Any], None]] = {
-    effects.Make: Kernel._make,
-    effects.MakeControl: Kernel._make_control,
-    effects.Pass: Kernel._pass,
-    effects.Close: Kernel._close,
-    effects.BootRecord: Kernel._boot_record,
-    effects.Raise: Kernel._raise,
-    effects.Schedule: Kernel._schedule,
-    effects.Signal: Kernel._signal,
+    kind: getattr(Kernel, f"_{kind.__name__.lower()}") for kind in get_args(effects.Effect)
 }
 
 
@@ -205,3 +182,15 @@ def _pass(control: socket.socket, tag: int, fds: list[int]) -> None:
     rights = array.array("i", fds)
     message = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
     control.sendmsg([tag.to_bytes(8, "little")], message, socket.MSG_DONTWAIT)
+
+
+def main(directory: Path, control_fd: int) -> None:
+    """The kernel of the system in `directory`; the process on the other end is its root task."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher, which stops us last
+    lock = os.open(directory / "kernel.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"ukernel.broker: another kernel serves {directory}; stop it with `ukernel down`")
+    Kernel(f"ipc://{directory}/kernel", socket.socket(fileno=control_fd), os.getppid()).run()

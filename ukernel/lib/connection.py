@@ -147,6 +147,23 @@ class Connection:
             else:
                 self.inbox.append(m)
 
+    def post(self, token: bytes, opcode: int, body: bytes) -> int:
+        """Begin a call and go on; its number. `collect` brings the outcome of every one."""
+        self._seq = seq = self._seq + 1
+        frame = wire.encode(
+            wire.CALL, flags=wire.ASYNC, opcode=opcode, seq=seq, token=token, body=body
+        )
+        self.socket.send(frame)
+        return seq
+
+    def collect(self) -> wire.Message:
+        """The next outcome of a call that was begun with `post`: `seq` says which."""
+        while True:
+            m = self.receive()
+            if m.op == wire.REPLY:
+                return m
+            self.inbox.append(m)
+
     def send(
         self, token: bytes, opcode: int, body: bytes, caps: tuple[bytes, ...], system: bool = False
     ) -> None:
