@@ -24,11 +24,7 @@ class Console(VirtioMmio):
     queue_sizes = (QUEUE_SIZE, QUEUE_SIZE)
 
     def __init__(
-        self,
-        name: str,
-        domain: Iommu,
-        interrupt: Callable[[], None],
-        sink: Callable[[bytes], None],
+        self, name: str, domain: Iommu, interrupt: Callable[[], None], sink: Callable[[bytes], None]
     ) -> None:
         super().__init__(name, domain, interrupt)
         self.sink = sink

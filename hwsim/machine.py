@@ -24,7 +24,7 @@ from hwsim.line import SerialLine
 from hwsim.rng import Rng
 from hwsim.timer import Timer
 from ukernel.abi import syscalls, wire
-from ukernel.abi.services import Registers
+from ukernel.abi.services import Access, Registers
 from ukernel.lib.server import Server
 from ukernel.lib.stub import kernel
 
@@ -47,6 +47,15 @@ class Seat(Registers):
 
     def config(self, offset: int, length: int) -> bytes:
         return self.device.config(offset, length)
+
+    def burst(self, accesses: list[Access]) -> list[int]:
+        loaded = []
+        for offset, store, value in accesses:
+            if store:
+                self.device.store(offset, value)
+            else:
+                loaded.append(self.device.load(offset))
+        return loaded
 
     def interrupt(self) -> None:
         if self.line >= 0:

@@ -17,11 +17,7 @@ class Timer:
     """`clock` gives nanoseconds that never go back. The domain stays empty: a timer has no DMA."""
 
     def __init__(
-        self,
-        name: str,
-        domain: Iommu,
-        interrupt: Callable[[], None],
-        clock: Callable[[], int],
+        self, name: str, domain: Iommu, interrupt: Callable[[], None], clock: Callable[[], int]
     ) -> None:
         self.name = name
         self.domain = domain

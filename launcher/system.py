@@ -21,14 +21,15 @@ import zmq
 
 from launcher import supervisor
 from launcher.config import SystemFile
+from launcher.embryo import Spawn
 from launcher.kernel import KERNEL_DIED, KernelProcess, SystemDown
 from launcher.process import Process, describe
 from launcher.rundir import RunDir
 from launcher.supervisor import Decision, History
-from launcher.zygote import Spawn, Zygote
+from launcher.zygote import Zygote
 from ukernel.abi import syscalls, wire
 from ukernel.abi.manifest import Restart, Server, VirtioBlk, start_order
-from ukernel.abi.syscalls import CALL, GRANT, Control, Grant, SlotRow
+from ukernel.abi.syscalls import CALL, GRANT, CapRow, Control, Grant, SlotRow
 from ukernel.lib.connection import TaskInfo
 
 MACHINE = "machine"  # the slot of the hardware simulator
@@ -53,6 +54,12 @@ class Stages:
     dead_ns: int = 0  # reaped: certainly dead
     spawned_ns: int = 0
     ready_ns: int = 0
+    serving_ns: int = 0  # its first good reply passed the kernel
+
+    @property
+    def outage_ms(self) -> float:
+        """From the signal (or from the death, when it was not ours) to the next good reply."""
+        return (self.serving_ns - (self.killed_ns or self.dead_ns)) / 1e6
 
 
 @dataclass
@@ -238,9 +245,9 @@ class System:
         task.process = Process(pid)
         task.life, task.state, task.wanted = begun.life, syscalls.STARTING, True
         self.selector.register(task.process.fd, selectors.EVENT_READ, lambda: self._ended(task))
+        task.control.start(pid)
         if spec is not None and (spec.cores or spec.policy == "fifo"):
             task.control.schedule(spec.priority, list(spec.cores or ()), spec.policy == "fifo")
-        task.control.start(pid)
         if task.stages is not None:
             task.stages.spawned_ns = time.monotonic_ns()
 
@@ -344,6 +351,9 @@ class System:
             task.state, task.proven = syscalls.READY, True
             if task.stages is not None and not task.stages.ready_ns:
                 task.stages.ready_ns = time.monotonic_ns()
+        elif kind == syscalls.EVENT_SERVING:
+            if task.stages is not None and not task.stages.serving_ns:
+                task.stages.serving_ns = int(detail)
         elif kind == syscalls.EVENT_LOST and task.process is not None:
             task.process.send(signal.SIGKILL)
         self.tell(kind, f"{slot}#{life}", detail)
@@ -360,18 +370,23 @@ class System:
 
     def restart(self, name: str) -> None:
         """A fresh life, whatever the restart limits say; FAILED and STOPPED servers too."""
-        task = self.tasks[name]
+        task = self.task(name)
         task.history.restarts.clear()
         if task.process is not None:
             task.wanted = False
             self._settle(task, self._stop_process(task))
         self.start(task)
 
-    def _living(self, name: str) -> Task:
+    def task(self, name: str) -> Task:
+        """The task called `name`. Raises LookupError, naming those that there are."""
         task = self.tasks.get(name)
         if task is None:
             known = ", ".join(self.tasks)
             raise LookupError(f"system {self.name} has no task {name!r}; its tasks are {known}")
+        return task
+
+    def _living(self, name: str) -> Task:
+        task = self.task(name)
         if task.process is None:
             raise LookupError(f"{name} is {task.state}: it has no process")
         return task
@@ -400,6 +415,13 @@ class System:
     def slots(self) -> dict[str, SlotRow]:
         """What the kernel says of every slot."""
         return {row.name: row for row in self._control().slots()}
+
+    def caps(self) -> list[CapRow]:
+        """Every capability, parents before children."""
+        rows: list[CapRow] = []
+        while page := self._control().caps(len(rows)):
+            rows += page
+        return rows
 
     def _control(self) -> Control:
         assert self.kernel is not None

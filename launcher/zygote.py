@@ -1,41 +1,35 @@
 """zygote: has imported everything and forks tasks in milliseconds.
 
-It never makes a ZeroMQ context or a thread, so a fork of it is whole. A task is forked twice and
-so becomes the child of the launcher, a subreaper: the zygote keeps no one's fate, and its own
-death harms nobody. When the launcher dies the zygote removes the run directory and leaves.
+It never makes a ZeroMQ context or a thread, so a fork of it is whole. One embryo is forked ahead,
+so that a restart does not wait for a fork. It is forked twice and so becomes the child of the
+launcher, a subreaper: the zygote keeps no one's fate, and its own death harms nobody. When the
+launcher dies the zygote removes the run directory and leaves.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
 import json
 import os
-import runpy
-import shutil
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import traceback
-from typing import NamedTuple, NoReturn
+from pathlib import Path
 
-from ukernel.lib.connection import ENVIRONMENT
+from launcher import embryo
+from launcher.embryo import MAX_REQUEST, Spawn
+from launcher.rundir import discard
 
 PR_SET_CHILD_SUBREAPER = 36
+SETTLE_S = 0.02  # a task that has just begun has the processor to itself for so long
 PID = struct.Struct("<i")
-MAX_REQUEST = 64 * 1024
-
-
-class Spawn(NamedTuple):
-    """What a process is to become."""
-
-    module: str
-    task: str  # TaskInfo as JSON
-    argv: list[str]
-    directory: str = ""  # where relative paths in `argv` start; empty: where the launcher is
 
 
 class Zygote:
@@ -56,7 +50,7 @@ class Zygote:
             )  # fmt: skip
 
     def spawn(self, what: Spawn, control: int, stdio: tuple[int, int, int]) -> int:
-        """Fork a task that inherits `control` and `stdio`; its pid, a child of this process."""
+        """Start a task that inherits `control` and `stdio`; its pid, a child of this process."""
         request = json.dumps(what).encode()
         socket.send_fds(self._socket, [request], [control, *stdio])
         answer = self._socket.recv(PID.size)
@@ -66,15 +60,78 @@ class Zygote:
         return pid
 
     def close(self) -> None:
+        """End the zygote, and reap the embryo that it leaves to us."""
+        self._socket.shutdown(socket.SHUT_WR)
+        answer = self._socket.recv(PID.size)
+        if len(answer) == PID.size and (pid := PID.unpack(answer)[0]):
+            os.waitpid(pid, 0)
         self._socket.close()
         self.process.wait()
 
 
-def _with_control(task: str, control: int) -> str:
-    return json.dumps({**json.loads(task), "control_fd": control})
+class Nest:
+    """The zygote's end: one embryo is always waiting, once there is a kernel to connect to."""
 
+    def __init__(self, line: socket.socket, run_dir: str) -> None:
+        self._line = line
+        self._run_dir = Path(run_dir)
+        self._directory = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
+        self._address = f"ipc://{run_dir}/kernel"
+        self._pid = 0
+        self._embryo: socket.socket | None = None
 
-# --- the zygote process -------------------------------------------------------------------------
+    def serve(self) -> None:
+        """Start tasks until the launcher is gone."""
+        while True:
+            data, fds, _, _ = socket.recv_fds(self._line, MAX_REQUEST, 4)
+            if not data:
+                return
+            pid = self._hand_over(data, fds)
+            for fd in fds:
+                os.close(fd)
+            self._line.send(PID.pack(pid))
+            if not select.select([self._line], [], [], SETTLE_S)[0]:
+                self._hatch()
+
+    def _hand_over(self, data: bytes, fds: list[int]) -> int:
+        """Tell an embryo what to become; its pid. One that has been killed is replaced."""
+        while True:
+            if self._embryo is None:
+                self._hatch()
+            assert self._embryo is not None
+            pid, embryo, self._embryo = self._pid, self._embryo, None
+            with embryo, contextlib.suppress(ConnectionError):
+                socket.send_fds(embryo, [data], fds)
+                return pid
+
+    def _hatch(self) -> None:
+        """Fork twice: the grandchild is nobody's but the subreaper's once this returns."""
+        self._embryo, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        told, tell = os.pipe()
+        middle = os.fork()
+        if middle == 0:
+            pid = os.fork()
+            if pid:
+                os.write(tell, PID.pack(pid))
+                os._exit(0)
+            for end in (self._line, self._embryo):
+                end.close()
+            for fd in (told, tell, self._directory):
+                os.close(fd)
+            embryo.wait(theirs, self._address)
+        theirs.close()
+        os.close(tell)
+        os.waitpid(middle, 0)
+        self._pid = PID.unpack(os.read(told, PID.size))[0]
+        os.close(told)
+
+    def close(self) -> None:
+        """Let the last embryo go, tell the launcher, which must reap it, and sweep up."""
+        with contextlib.suppress(OSError):  # the launcher may have been killed
+            self._line.send(PID.pack(self._pid if self._embryo else 0))
+        if self._embryo is not None:
+            self._embryo.close()
+        discard(self._run_dir, self._directory)  # the launcher does it too, unless it was killed
 
 
 def main() -> None:
@@ -86,15 +143,9 @@ def main() -> None:
         _import(module)
     gc.collect()
     gc.freeze()
-    while True:
-        data, fds, _, _ = socket.recv_fds(line, MAX_REQUEST, 4)
-        if not data:
-            break
-        pid = _fork_twice(Spawn(*json.loads(data)), fds, line)
-        for fd in fds:
-            os.close(fd)
-        line.send(PID.pack(pid))
-    shutil.rmtree(run_dir, ignore_errors=True)  # the launcher does it too, unless it was killed
+    nest = Nest(line, run_dir)
+    nest.serve()
+    nest.close()
 
 
 def _import(module: str) -> None:
@@ -102,58 +153,6 @@ def _import(module: str) -> None:
         importlib.import_module(module)
     except Exception:
         traceback.print_exc()
-
-
-def _fork_twice(what: Spawn, fds: list[int], line: socket.socket) -> int:
-    """The pid of a grandchild, which is nobody's but the subreaper's once this returns."""
-    told, tell = os.pipe()
-    orphaned, orphan = os.pipe()  # its end: the one in the middle is dead, the subreaper has it
-    middle = os.fork()
-    if middle == 0:
-        pid = os.fork()
-        if pid:
-            os.write(tell, PID.pack(pid))
-            os._exit(0)
-        for fd in (told, tell, orphan):
-            os.close(fd)
-        line.close()
-        os.read(orphaned, 1)
-        os.close(orphaned)
-        _become(what, fds)
-    os.close(tell)
-    os.waitpid(middle, 0)
-    answer = os.read(told, PID.size)
-    for fd in (told, orphaned, orphan):
-        os.close(fd)
-    return int(PID.unpack(answer)[0])
-
-
-def _become(what: Spawn, fds: list[int]) -> NoReturn:
-    """Run the module as `python -m` would, in this process."""
-    control, *stdio = fds
-    os.setsid()
-    for target, fd in enumerate(stdio):
-        os.dup2(fd, target)
-        os.close(fd)
-    os.environ[ENVIRONMENT] = _with_control(what.task, control)
-    if what.directory:
-        os.chdir(what.directory)
-    sys.argv = [what.module, *what.argv]
-    sys.modules.pop(what.module, None)  # preloaded for what it imports; it runs once, as __main__
-    code: object = 0
-    try:
-        runpy.run_module(what.module, run_name="__main__", alter_sys=True)
-    except SystemExit as leaving:
-        code = leaving.code
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(int(code or 0) if isinstance(code, int | None) else 1)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,8 @@ def _run_client(system: System, argv: list[str]) -> bytes:
 
 def run_peer(name: str, core: int, counts: Counts, faulty: bool = False) -> Run:
     """Broker, server and client of a peer: three processes, set up one after the other."""
-    address = f"ipc://@ukernel-bench-{secrets.token_hex(8)}"  # abstract: no file to leave behind
+    # an abstract address: no file, so none to leave behind
+    address = f"ipc://@ukernel-bench-{os.getpid()}-{secrets.token_hex(8)}"
     roles = ("broker", FAULTY if faulty else "server", "client")
     with ExitStack() as stack:
         started = []

@@ -6,7 +6,10 @@ capability goes on working across a restart. A file is closed when nobody holds 
 
 from __future__ import annotations
 
+import sys
+
 from servers.fs.handles import HandleTable
+from servers.fs.mount import NotOurVolume
 from servers.fs.paths import check_path
 from servers.fs.volume import Volume
 from ukernel.abi.errors import CallError
@@ -30,6 +33,7 @@ from ukernel.lib.server import Server
 from ukernel.lib.stub import connect
 
 HANDLES = 256 * 1024  # bytes of the table of open files
+DO_NOT_RESTART = 125  # exit status: the next life would meet the same
 BOUNCE = 128 * 1024  # bytes of one transfer to or from the disk
 
 
@@ -105,7 +109,11 @@ class OpenFile(File):
 class FileServer(Server, FileSystem):
     def setup(self) -> None:
         disk = Disk(connect(Block, "disk"), self.region("bounce", BOUNCE))
-        self.volume = Volume.mount(disk, bool(self.args.get("format_if_blank", False)))
+        try:
+            self.volume = Volume.mount(disk, bool(self.args.get("format_if_blank", False)))
+        except NotOurVolume as error:
+            print(error, file=sys.stderr)
+            sys.exit(DO_NOT_RESTART)
         self.handles = HandleTable(self.region("handles", HANDLES, persistent=True).view)
         self.handles.keep_only(self.held_badges())
 
@@ -152,8 +160,9 @@ class FileServer(Server, FileSystem):
 
     def remove(self, path: str) -> None:
         check_path(path)
+        if self.volume.stat(path).kind == KIND_FILE:
+            self.handles.remove(path)  # first: killed in between, no handle finds a later namesake
         self.volume.remove(path)
-        self.handles.remove(path)
 
     def sync(self) -> None:
         self.volume.sync()

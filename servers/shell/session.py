@@ -42,7 +42,7 @@ class Shell:
             self._complain(options.command, error, where)
             return False
         if self.as_json:
-            print(json.dumps({"command": options.command, **result}))
+            print(json.dumps({"command": options.command, **result}), flush=True)
         else:
             for line in SHOWN[options.command](result, options):
                 print(line)
@@ -52,7 +52,9 @@ class Shell:
         print(f"shell: {where}{explain(error)}", file=sys.stderr)
         if self.as_json:
             kind = type(error).__name__
-            print(json.dumps({"command": command, "error": kind, "text": explain(error)}))
+            print(
+                json.dumps({"command": command, "error": kind, "text": explain(error)}), flush=True
+            )
 
     def script(self, parser: Parser, options: Namespace) -> bool:
         """Run the commands of a file; whether all were done. Stops at the first that was not."""
@@ -73,7 +75,7 @@ class Shell:
 
     def close(self) -> None:
         if self.as_json:
-            print(json.dumps({"calls": asdict(self.connection.stats)}))
+            print(json.dumps({"calls": asdict(self.connection.stats)}), flush=True)
         self.connection.close()
 
 

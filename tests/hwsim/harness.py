@@ -13,7 +13,7 @@ from hwsim.hardware import Hardware
 from hwsim.image import Image
 from hwsim.iommu import Iommu
 from ukernel.abi import virtio
-from ukernel.abi.services import SECTOR
+from ukernel.abi.services import SECTOR, Access
 from ukernel.abi.virtio import BLK_HEADER, BlkStatus, BlkType
 from ukernel.lib.virtqueue import Segment, Virtqueue, negotiate, start
 
@@ -45,6 +45,15 @@ class Wire:
         self.config = hardware.config
         self.rings = 0
         self._next_iova = 0x10_0000
+
+    def burst(self, accesses: Sequence[Access]) -> list[int]:
+        loaded = []
+        for offset, store, value in accesses:
+            if store:
+                self.store(offset, value)
+            else:
+                loaded.append(self.load(offset))
+        return loaded
 
     def dma(self, size: int, writable: bool = True) -> Region:
         size = -(-size // PAGE) * PAGE

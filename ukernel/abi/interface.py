@@ -69,14 +69,16 @@ class Operation(NamedTuple):
     params: tuple[Param, ...]
     result: Any
     summary: str
+    plain_params: bool  # every argument is the same on both sides of the border
+    plain_result: bool
 
     def arguments(self, body: bytes) -> list[Any]:
         """The plain arguments in a packed body. Raises Malformed when they are not what is said."""
         values = unpack(body)
         if type(values) is not list or len(values) != len(self.params):
             raise Malformed(f"{self.name} takes {len(self.params)} arguments")
-        for param, value in zip(self.params, values, strict=True):
-            if not param.check(value):
+        for at, param in enumerate(self.params):
+            if not param.check(values[at]):
                 raise Malformed(f"{param.name} is not what {self.signature} says")
         return values
 
@@ -218,6 +220,12 @@ def typed(kind: Any, value: Any) -> Any:
     return value
 
 
+def is_plain(kind: Any) -> bool:
+    """Whether `typed` changes nothing about a value of this kind, and no capability is in it."""
+    inner = get_args(kind)[0] if get_origin(kind) is list else kind
+    return not _is_record(inner) and not is_interface(inner)
+
+
 def _is_record(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
 
@@ -232,4 +240,5 @@ def _operation(name: str, method: Callable[..., Any]) -> Operation:
     number, idempotent, posted = method.__dict__["op"]
     params = tuple(Param(n, kind, checker(kind)) for n, kind in hints.items())
     summary = " ".join(inspect.cleandoc(method.__doc__ or "").split())
-    return Operation(name, number, idempotent, posted, params, result, summary)
+    plain = all(is_plain(param.kind) for param in params), is_plain(result)
+    return Operation(name, number, idempotent, posted, params, result, summary, *plain)

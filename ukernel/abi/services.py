@@ -216,6 +216,14 @@ class Entropy(Interface):
         """`count` random bytes, at most 4096."""
 
 
+class Access(NamedTuple):
+    """One register access of a burst."""
+
+    offset: u32
+    store: bool
+    value: u32  # to store; ignored by a load
+
+
 class Registers(Interface):
     """A device's register window (virtio 1.2 §4.2.2): 32-bit registers, byte-wide configuration.
 
@@ -233,3 +241,7 @@ class Registers(Interface):
     @op(3, idempotent=True)
     def config(self, offset: u32, length: u32) -> bytes:
         """Bytes of the device's configuration space."""
+
+    @op(4)
+    def burst(self, accesses: list[Access]) -> list[u32]:
+        """Loads and stores in their order, in one message; the values of the loads."""

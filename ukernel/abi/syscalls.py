@@ -261,6 +261,7 @@ class Machine(Interface):
 
 # Events for the root task: body of NOTICE_EVENT is [kind, slot, life, detail].
 EVENT_READY = "ready"
+EVENT_SERVING = "serving"  # its first good reply; detail: CLOCK_MONOTONIC nanoseconds
 EVENT_DENIED = "denied"  # detail: what was refused
 EVENT_FAULT = "fault"  # detail: which rule was broken
 EVENT_LOST = "lost"  # the task does not read what it is sent; it is cut off

@@ -5,15 +5,24 @@ worth nothing. Deleting a capability leaves what was derived from it, under its 
 destroys all of that. The death of a life deletes what it held.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from typing import TypeVar
 
 from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import GRANT, Described, rights_text
 from ukernel.broker import effects
-from ukernel.broker.objects import Cap, Device, Endpoint, Life, Memory, Object, Refusal, Region
+from ukernel.broker.objects import (
+    Call,
+    Cap,
+    Device,
+    Endpoint,
+    Life,
+    Memory,
+    Object,
+    Refusal,
+    Region,
+)
 from ukernel.broker.state import Request, State, notice
 
 T = TypeVar("T", bound=Object)
@@ -27,13 +36,13 @@ def root(k: State, obj: Object) -> Cap:
 
 
 def derive(k: State, parent: Cap, holder: Life, rights: int, badge: int = 0) -> Cap:
-    """A child of `parent` for `holder`. Refuses more rights, a second badge, a full table."""
+    """A child of `parent` for `holder`. Refuses more rights, a second badge, a used-up quota."""
     obj = parent.obj
     if more := rights & ~parent.rights:
         raise Refusal(Code.E_DENIED, f"{rights_text(more)} not held on {obj.kind} {obj.name}")
     if badge and parent.badge and badge != parent.badge:
         raise Refusal(Code.E_DENIED, "a badge is set once")
-    _room(holder, 1)
+    room(holder, 1)
     cap = Cap(k.fresh(), obj, rights, badge or parent.badge, parent, holder, k.tokens.pop())
     if isinstance(obj, Endpoint):
         cap.endpoint = obj
@@ -43,23 +52,25 @@ def derive(k: State, parent: Cap, holder: Life, rights: int, badge: int = 0) -> 
         cap.endpoint = obj.machine.endpoint
         cap.badge = obj.index | obj.epoch << 16
     parent.children[cap] = None
-    _hold(k, cap, holder)
+    _hold(k, cap, holder, holder)
     return cap
 
 
-def _room(holder: Life, count: int) -> None:
-    if len(holder.caps) + count > holder.quota.caps:
-        raise Refusal(Code.E_OVERLOAD, f"{holder.name} holds {holder.quota.caps} capabilities")
+def room(payer: Life, count: int) -> None:
+    if payer.paid + count > payer.quota.caps:
+        raise Refusal(Code.E_OVERLOAD, f"{payer.name} has {payer.quota.caps} capabilities")
 
 
-def _hold(k: State, cap: Cap, holder: Life) -> None:
-    cap.holder = holder
+def _hold(k: State, cap: Cap, holder: Life, payer: Life) -> None:
+    cap.holder, cap.payer = holder, payer
+    payer.paid += 1
     holder.caps[cap.token] = k.caps[cap.token] = cap
 
 
 def _let_go(k: State, cap: Cap) -> None:
     """Take a capability out of its holder's hands, and out of what its parent has given."""
     assert cap.holder is not None
+    cap.payer.paid -= 1
     del k.caps[cap.token], cap.holder.caps[cap.token]
     if cap.parent is not None and cap.parent.given.get(cap.holder) is cap:
         del cap.parent.given[cap.holder]
@@ -101,7 +112,9 @@ def unlink(k: State, cap: Cap) -> None:
         _let_go(k, cap)
         _unbadge(k, cap)
     for device, iova in cap.mapped:  # what a device reached through it, it reaches no longer
-        notice(k, device.machine.life, wire.NOTICE_UNMAP, [device.index, iova])
+        if iova in device.domain:  # else the device has been reset since
+            device.domain.remove(iova)
+            notice(k, device.machine.life, wire.NOTICE_UNMAP, [device.index, iova])
     cap.mapped.clear()
 
 
@@ -112,17 +125,21 @@ def _unbadge(k: State, cap: Cap) -> None:
         endpoint.badges[cap.badge] -= 1
         if endpoint.badges[cap.badge] == 0:
             del endpoint.badges[cap.badge]
-            notice(k, endpoint.slot.life, wire.NOTICE_UNHELD, [cap.badge])
+            k.unheld.setdefault(endpoint, []).append(cap.badge)
+
+
+def subtree(top: Cap) -> Iterator[Cap]:
+    """`top` and its descendants, parents first."""
+    todo = [top]
+    while todo:
+        cap = todo.pop()
+        yield cap
+        todo.extend(reversed(cap.children))
 
 
 def destroy_below(k: State, top: Cap) -> list[Cap]:
     """Destroy every descendant of `top`, leaves first, and return them."""
-    found: list[Cap] = []
-    todo = list(top.children)
-    while todo:
-        cap = todo.pop()
-        found.append(cap)
-        todo.extend(cap.children)
+    found = list(subtree(top))[1:]
     for cap in reversed(found):
         if cap.holder is not None:
             cap.holder.revoked.append(cap.token)
@@ -136,8 +153,8 @@ def destroy(k: State, obj: Memory) -> list[Cap]:
     del obj.root  # the kernel collects no garbage: nothing may refer in a circle
     if obj.owner is not None:
         obj.owner.owned.pop(obj, None)
+    del k.memory[obj.number]
     if isinstance(obj, Region):
-        del k.regions[obj.number]
         obj.slot.region_bytes -= obj.size
         if obj.owner is None:
             del obj.slot.regions[obj.name]
@@ -154,34 +171,37 @@ def abandon(k: State, cap: Cap) -> None:
         destroy(k, obj)
 
 
-def transfer(k: State, source: Life, target: Life, tokens: Tokens, flags: int) -> Tokens:
+def transfer(k: State, source: Life, target: Life, payer: Life, m: Call | wire.Message) -> Tokens:
     """Give `target` what `source` put into a message: tokens that only `target` can use.
 
-    All or nothing: the table has room for every one of them, or none is made.
+    All or nothing: `payer` (whose call it is) has room for what is new, or none is made.
     """
-    found = [find(k, source, token, GRANT) for token in tokens]
-    _room(target, len(found))
-    give = _move if flags & wire.MOVE else _share
-    return tuple(give(k, cap, target).token for cap in found)
+    found = [find(k, source, token, GRANT) for token in m.caps]
+    room(payer, sum(target not in cap.given for cap in found))
+    give = _move if m.flags & wire.MOVE else _share
+    given = [give(k, cap, target, payer) for cap in found]
+    return tuple(cap.token for cap in given)
 
 
-def _share(k: State, cap: Cap, target: Life) -> Cap:
-    known = cap.given.get(target)
-    if known is None:
-        known = cap.given[target] = derive(k, cap, target, cap.rights)
-    return known
+def _share(k: State, cap: Cap, target: Life, payer: Life) -> Cap:
+    if target not in cap.given:
+        cap.given[target] = _move(k, derive(k, cap, payer, cap.rights), target, payer)
+    return cap.given[target]
 
 
-def _move(k: State, cap: Cap, target: Life) -> Cap:
+def _move(k: State, cap: Cap, target: Life, payer: Life) -> Cap:
     """Hand over the capability itself; what was derived from it stays derived from it."""
     _let_go(k, cap)
     cap.token = k.tokens.pop()
-    _hold(k, cap, target)
+    _hold(k, cap, target, payer)
     return cap
 
 
 def mint(k: State, r: Request, rights: int, badge: int) -> bytes:
-    return derive(k, find(k, r.life, r.token), r.life, rights, badge).token
+    cap = find(k, r.life, r.token)
+    if badge and not cap.badge and isinstance(cap.obj, Endpoint):
+        find(k, r.life, r.token, syscalls.RECV)  # badges are the server's: nobody else makes one
+    return derive(k, cap, r.life, rights, badge).token
 
 
 def copy(k: State, r: Request) -> bytes:
@@ -191,7 +211,8 @@ def copy(k: State, r: Request) -> bytes:
 
 
 def move(k: State, r: Request) -> bytes:
-    return _move(k, find(k, r.life, r.token), r.life).token
+    cap = find(k, r.life, r.token)
+    return _move(k, cap, r.life, cap.payer).token
 
 
 def describe(k: State, r: Request) -> Described:

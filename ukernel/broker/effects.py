@@ -5,26 +5,19 @@ the two tables are read as tables. Times are CLOCK_MONOTONIC nanoseconds.
 """
 # ruff: noqa: UP014
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 # A frame, empty when there were several; `pid` is what Linux says of a connection that is not
 # bound to a task, else 0.
 Arrived = NamedTuple("Arrived", [("now", int), ("rid", bytes), ("frame", bytes), ("pid", int)])
-# Time passes: deadlines are looked at.
-Tick = NamedTuple("Tick", [("now", int)])
-# Fresh random tokens.
-Refill = NamedTuple("Refill", [("tokens", list[bytes])])
-# A task does not read what it is sent, or its connection is gone.
-Undeliverable = NamedTuple("Undeliverable", [("rid", bytes)])
-# Linux had no memory or descriptor for the object of this number.
-MakeFailed = NamedTuple("MakeFailed", [("number", int)])
+Tick = NamedTuple("Tick", [("now", int)])  # time passes: deadlines are looked at
+Refill = NamedTuple("Refill", [("tokens", list[bytes])])  # fresh random tokens
+Undeliverable = NamedTuple("Undeliverable", [("rid", bytes)])  # full, or nobody is there
+MakeFailed = NamedTuple("MakeFailed", [("number", int)])  # Linux refused what Make wanted
 
 Event = Arrived | Tick | Refill | Undeliverable | MakeFailed
 
-# Put a frame on a connection, without ever waiting for it.
-Send = NamedTuple("Send", [("rid", bytes), ("frame", bytes)])
+Send = NamedTuple("Send", [("rid", bytes), ("frame", bytes)])  # without ever waiting
 # A memfd of `size` bytes, an eventfd when that is 0. Should Linux refuse: `otherwise`, and
 # nothing more of this step.
 Make = NamedTuple("Make", [("number", int), ("size", int), ("otherwise", Send)])
@@ -32,8 +25,7 @@ Make = NamedTuple("Make", [("number", int), ("size", int), ("otherwise", Send)])
 MakeControl = NamedTuple(
     "MakeControl", [("number", int), ("root", int), ("tag", int), ("otherwise", Send)]
 )
-# Forget a descriptor.
-Close = NamedTuple("Close", [("number", int)])
+Close = NamedTuple("Close", [("number", int)])  # forget a descriptor
 # Hand descriptors over a life's control socket, announced as `tag`.
 Pass = NamedTuple(
     "Pass", [("control", int), ("tag", int), ("numbers", tuple[int, ...]), ("read_only", bool)]
@@ -42,13 +34,11 @@ Pass = NamedTuple(
 BootRecord = NamedTuple(
     "BootRecord", [("control", int), ("secret", bytes), ("slot", str), ("life", int)]
 )
-# Make an eventfd readable, or not readable any more.
-Raise = NamedTuple("Raise", [("number", int), ("readable", bool)])
+Raise = NamedTuple("Raise", [("number", int), ("readable", bool)])  # an eventfd
 # CPU cores (empty: leave them) and policy of a process; failing is counted, not fatal.
 Schedule = NamedTuple(
     "Schedule", [("pid", int), ("cores", tuple[int, ...]), ("fifo", bool), ("priority", int)]
 )
-# A Linux signal for a process of ours.
-Signal = NamedTuple("Signal", [("pid", int), ("signal", int)])
+Signal = NamedTuple("Signal", [("pid", int), ("signal", int)])  # Linux's, for a task
 
 Effect = Send | Make | MakeControl | Close | Pass | BootRecord | Raise | Schedule | Signal

@@ -5,16 +5,14 @@ for. `Life.sent` holds the calls that still need an outcome: what is no longer i
 passed, client dead) is skipped in queues, and a late reply to it is dropped and counted.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 
 from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
 from ukernel.broker import caps, effects
 from ukernel.broker.objects import Call, Cap, Endpoint, Life, Refusal
-from ukernel.broker.state import Request, State, answer, fault, refuse, remember
+from ukernel.broker.state import Request, State, answer, event, fault, remember
 
 GONE = frozenset((syscalls.FAILED, syscalls.STOPPED))
 CLIENT_FLAGS = wire.ASYNC | wire.BOUND_LIFE | wire.MOVE
@@ -23,22 +21,18 @@ CLIENT_FLAGS = wire.ASYNC | wire.BOUND_LIFE | wire.MOVE
 def call(k: State, life: Life, m: wire.Message, now: int) -> None:
     """CALL and SEND: check the capability, then queue or deliver."""
     flags = m.flags & CLIENT_FLAGS | (wire.ONEWAY | wire.ASYNC if m.op == wire.SEND else 0)
-    try:
-        cap = caps.find(k, life, m.token, syscalls.CALL)
-        if cap.endpoint is None:
-            raise Refusal(Code.E_PROTO, f"{cap.obj.kind} {cap.obj.name} cannot be called")
-        new = Call(
-            k.fresh(), life, cap, cap.endpoint, cap.badge, flags, m.opcode, m.seq,
-            m.deadline_ns, m.caps, m.body, now,
-        )  # fmt: skip
-        _check(k, new)
-    except Refusal as refusal:
-        refuse(k, life, m.seq, refusal)
-        return
+    cap = caps.find(k, life, m.token, syscalls.CALL)
+    if cap.endpoint is None:
+        raise Refusal(Code.E_PROTO, f"{cap.obj.kind} {cap.obj.name} cannot be called")
+    new = Call(
+        k.fresh(), life, cap, cap.endpoint, cap.badge, flags, m.opcode, m.seq,
+        m.deadline_ns, m.caps, m.body, now,
+    )  # fmt: skip
+    check(k, new)
     admit(k, new, now)
 
 
-def _check(k: State, new: Call) -> None:
+def check(k: State, new: Call) -> None:
     """Refuse a call that cannot be queued."""
     life, slot = new.client, new.endpoint.slot
     if slot.state in GONE:
@@ -61,15 +55,14 @@ def wait_cycle(new: Call) -> list[str]:
 
     A task blocks in one call at a time, so the wait graph is a set of chains.
     """
-    names = [new.client.slot.name]
-    endpoint = new.endpoint
-    while (server := endpoint.slot.life) is not None:
+    names, at = [new.client.slot.name], new
+    while (server := at.endpoint.slot.life) is not None:
         names.append(server.slot.name)
         if server is new.client:
             return names
         if server.waiting is None:
             break
-        endpoint = server.waiting.endpoint
+        at = server.waiting
     return []
 
 
@@ -90,16 +83,14 @@ def pump(k: State, endpoint: Endpoint, now: int) -> None:
     """Deliver what waits, as far as the credit goes."""
     queue = endpoint.queue
     while endpoint.credit and queue:
-        waiting = heappop(queue)[2]
-        if waiting.number in waiting.client.sent:
-            _deliver(k, waiting, now)
+        _deliver(k, heappop(queue)[2], now)
 
 
 def _deliver(k: State, c: Call, now: int) -> None:
     server, client = c.endpoint.slot.life, c.client
     assert server is not None, "credit comes from a life"
     try:
-        tokens = caps.transfer(k, client, server, c.caps, c.flags) if c.caps else ()
+        tokens = caps.transfer(k, client, server, client, c) if c.caps else ()
     except Refusal as refusal:
         fail(k, c, refusal, now)
         return
@@ -126,19 +117,24 @@ def reply(k: State, life: Life, m: wire.Message, now: int) -> None:
         return
     endpoint = c.endpoint
     endpoint.credit += 1
-    life.slot.replies += 1
-    life.last_reply_ns = now
+    life.slot.replies, life.last_reply_ns = life.slot.replies + 1, now
     if not life.first_reply_ns and m.status <= Code.ANSWER:
         life.first_reply_ns = now
+        event(k, syscalls.EVENT_SERVING, life, str(now))
     if c.number not in c.client.sent:
         k.count("late_replies")
     else:
         try:
-            tokens = caps.transfer(k, life, c.client, m.caps, m.flags) if m.caps else ()
+            client = c.client
+            tokens = caps.transfer(k, life, client, client, m) if m.caps else ()
             finish(k, c, m.status, m.body, now, tokens)
         except Refusal as refusal:
-            fault(k, life, syscalls.EVENT_FAULT, f"cannot pass a capability on: {refusal}")
+            if refusal.code != Code.E_OVERLOAD:  # which is the client's own, as is the call
+                fault(k, life, syscalls.EVENT_FAULT, f"cannot pass a capability on: {refusal}")
             fail(k, c, refusal, now)
+    for token in m.caps if m.flags & wire.MOVE else ():
+        if token in life.caps:  # nobody could get it: it leaves its sender all the same
+            delete(k, Request(life, token, m.seq, now))
     if endpoint.queue:
         pump(k, endpoint, now)
 
@@ -167,27 +163,24 @@ def fail_queued(
     k: State, endpoint: Endpoint, refusal: Refusal, now: int, which: Callable[[Call], bool]
 ) -> None:
     """Give the same outcome to some of what waits in a queue."""
-    for _, _, c in endpoint.queue:
-        if c.number in c.client.sent and which(c):
-            fail(k, c, refusal, now)
-    sweep(endpoint)
+    done = [c for _, _, c in endpoint.queue if which(c)]
+    for c in done:
+        fail(k, c, refusal, now)
+    sweep(done)
 
 
-def sweep(endpoint: Endpoint) -> None:
-    """Forget queued calls that have had their outcome: a queue without credit must not grow."""
-    endpoint.queue[:] = [entry for entry in endpoint.queue if entry[1] in entry[2].client.sent]
-    heapify(endpoint.queue)
+def sweep(done: Iterable[Call]) -> None:
+    """Take calls that have had their outcome out of their queues."""
+    for queue in (endpoint.queue for endpoint in {c.endpoint for c in done}):
+        queue[:] = [entry for entry in queue if entry[1] in entry[2].client.sent]
+        heapify(queue)
 
 
 def receive(k: State, life: Life, m: wire.Message, now: int) -> None:
     """RECV: more credit for an endpoint, never beyond its window."""
-    try:
-        endpoint = caps.held(k, Request(life, m.token, m.seq, now), Endpoint, syscalls.RECV)
-        if endpoint.slot.life is not life:
-            raise Refusal(Code.E_DENIED, f"{endpoint.name} is not its own endpoint")
-    except Refusal as refusal:
-        refuse(k, life, m.seq, refusal)
-        return
+    endpoint = caps.held(k, Request(life, m.token, m.seq, now), Endpoint, syscalls.RECV)
+    if endpoint.slot.life is not life:
+        raise Refusal(Code.E_DENIED, f"{endpoint.name} is not its own endpoint")
     room = endpoint.slot.window - len(life.taken) - endpoint.credit
     endpoint.credit += max(0, min(m.seq, room))
     pump(k, endpoint, now)
@@ -200,8 +193,7 @@ def expire(k: State, now: int) -> None:
         for c in late:
             where = f"with {c.server.name}" if c.server else f"in the queue of {c.endpoint.name}"
             fail(k, c, Refusal(Code.E_DEADLINE, f"{where} at its deadline"), now)
-        for endpoint in {c.endpoint for c in late}:
-            sweep(endpoint)
+        sweep(late)
 
 
 def withdraw(k: State, gone: list[Cap], now: int) -> None:

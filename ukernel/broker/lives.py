@@ -4,8 +4,6 @@ Order is everything: the root task ends a life only when its process is certainl
 then may the next one begin. From `end` on, nothing that the old life sends or holds counts.
 """
 
-from __future__ import annotations
-
 from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import CALL, GRANT, RECV, Begun
@@ -20,8 +18,8 @@ ENDS = (syscalls.DEAD, syscalls.FAILED, syscalls.STOPPED)
 def boot(k: State, pid: int, now: int) -> Life:
     """The root task: its slot, its life, the control capability. Once, before anything else."""
     k.root = life = _new_life(k, _new_slot(k, "root", 255, 8, 0), now)
-    control = caps.derive(k, caps.root(k, k.control), life, syscalls.ALL_RIGHTS)
-    life.named["control"] = control.token
+    top = caps.root(k, k.control)
+    life.named["control"] = caps.derive(k, top, life, syscalls.ALL_RIGHTS).token
     life.pid = pid
     return life
 
@@ -55,8 +53,7 @@ def _new_life(k: State, slot: Slot, now: int) -> Life:
     life = Life(slot, slot.number, k.fresh(), k.tokens.pop(), name, begun_ns=now)
     slot.life, slot.state, slot.endpoint.credit = life, syscalls.STARTING, 0
     k.lives[life.client] = life
-    own = caps.derive(k, slot.endpoint.root, life, RECV | CALL | GRANT)
-    life.named["self"] = own.token
+    life.named["self"] = caps.derive(k, slot.endpoint.root, life, RECV | CALL | GRANT).token
     return life
 
 
@@ -80,13 +77,17 @@ def device(k: State, r: Request, name: str, machine: str) -> int:
 def begin(k: State, r: Request, grants: list[syscalls.Grant]) -> Begun:
     """The next life of a slot whose last one has ended, with the capabilities it begins with."""
     found = caps.held(k, r, Slot)
-    if found.life is not None:
+    if found.life is not None and found.life.pid:
         raise Refusal(Code.E_PROTO, f"{found.life.name} has not ended")
+    if len({name for _, name, _ in grants}) < len(grants):
+        raise Refusal(Code.E_PROTO, "two grants of one name")
     for kind, name, _ in grants:
         if name not in {"endpoint": k.slots.keys(), "device": k.devices.keys()}.get(kind, ()):
             raise Refusal(Code.E_PROTO, f"there is no {kind} {name}")
         if kind == "device" and k.devices[name].driver is not None:
             raise Refusal(Code.E_PROTO, f"device {name} has a driver")
+    if found.life is not None:  # it has no process: Linux refused something that it needs
+        end(k, r, syscalls.DEAD)
     life, tag = _new_life(k, found, r.now), k.fresh()
     otherwise = memory.no_memory(r, f"control socket of {life.name}")
     k.out.append(effects.MakeControl(life.client, k.root.client, tag, otherwise))
@@ -101,14 +102,16 @@ def begin(k: State, r: Request, grants: list[syscalls.Grant]) -> Begun:
 
 def start(k: State, r: Request, pid: int) -> None:
     """This process is the life: it gets the secret, over the socket that it inherited."""
-    life = _living(k, r)
-    if life.pid:
-        raise Refusal(Code.E_PROTO, f"{life.name} has process {life.pid} already")
+    life = _living(k, r, begun=True)
+    if life.pid or not pid:
+        raise Refusal(Code.E_PROTO, f"{life.name} has process {life.pid}, and cannot have {pid}")
     life.pid = pid
     k.out.append(effects.BootRecord(life.client, life.secret, life.slot.name, life.number))
 
 
 def ready(k: State, r: Request, fingerprint: str) -> None:
+    if r.life.ready_ns or len(fingerprint) > 64:
+        raise Refusal(Code.E_PROTO, "ready is said once, with a fingerprint")
     r.life.slot.fingerprint, r.life.slot.state = fingerprint, syscalls.READY
     r.life.ready_ns = r.now
     event(k, syscalls.EVENT_READY, r.life, fingerprint)
@@ -146,35 +149,32 @@ def _bury(k: State, life: Life, now: int) -> None:
 
 def _settle(k: State, life: Life, now: int) -> None:
     """Its own calls have nobody left to hear their outcome; those it had taken get theirs."""
-    asked = {c.endpoint for c in life.sent.values()}
-    for c in life.sent.values():
+    own, life.sent, life.waiting = life.sent, {}, None  # a call and its client: no circle is left
+    for c in own.values():
         remember(k, c, Code.E_STALE_LIFE, b"", now)
-    life.sent.clear()
-    for endpoint in asked:
-        ipc.sweep(endpoint)
+    ipc.sweep(own.values())
     lives = {"old_life": life.number, "new_life": life.number + 1}
+    unknown = Refusal(Code.E_DEAD_UNKNOWN, f"{life.name} died while it had the call", **lives)
     for c in life.taken.values():
         if c.number in c.client.sent:
-            text = f"{life.name} died while it had the call"
-            ipc.fail(k, c, Refusal(Code.E_DEAD_UNKNOWN, text, **lives), now)
+            ipc.fail(k, c, unknown, now)
     life.taken.clear()
     notrun = Refusal(Code.E_DEAD_NOTRUN, f"{life.name} died before it saw the call")
-    bound = wire.BOUND_LIFE
-    ipc.fail_queued(k, life.slot.endpoint, notrun, now, lambda c: bool(c.flags & bound))
+    ipc.fail_queued(k, life.slot.endpoint, notrun, now, lambda c: bool(c.flags & wire.BOUND_LIFE))
 
 
 def cut_off(k: State, rid: bytes) -> None:
     """A task that does not read: from now on it is a stranger, and the root task decides."""
     life = k.bound.pop(rid, None)
     if life is not None:
-        life.rid = b""
+        life.rid, life.slot.endpoint.credit = b"", 0  # what waits is for the next life
         event(k, syscalls.EVENT_LOST, life, "does not read its messages")
 
 
-def _living(k: State, r: Request) -> Life:
+def _living(k: State, r: Request, begun: bool = False) -> Life:
     found = caps.held(k, r, Slot)
-    if found.life is None:
-        raise Refusal(Code.E_STALE_LIFE, f"{found.name} has no life")
+    if found.life is None or not (found.life.pid or begun):  # to Linux, process 0 is ourselves
+        raise Refusal(Code.E_STALE_LIFE, f"{found.name} has no process")
     return found.life
 
 

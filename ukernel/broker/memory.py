@@ -4,8 +4,6 @@ A region is mapped into a domain only by a task that holds both the device and t
 the kernel takes back, the machine is told at once to forget.
 """
 
-from __future__ import annotations
-
 from ukernel.abi import wire
 from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import CALL, EVENT_FAULT, GRANT, KERNEL_BADGE, READ, WRITE, Machine
@@ -14,7 +12,6 @@ from ukernel.broker.objects import Call, Device, Life, Notification, Refusal, Re
 from ukernel.broker.state import Request, State, fault, notice
 
 PAGE = 4096
-FIRST_IOVA = 0x1000_0000
 MACHINE_MAP = next(o.number for o in Machine.ops.values() if o.name == "map")
 
 
@@ -26,6 +23,7 @@ def no_memory(r: Request, what: str) -> effects.Send:
 
 
 def _room(life: Life) -> None:
+    caps.room(life, 1)
     if len(life.owned) + len(life.slot.regions) >= life.quota.objects:
         raise Refusal(Code.E_OVERLOAD, f"{life.name} has {life.quota.objects} objects")
 
@@ -48,15 +46,15 @@ def region(k: State, r: Request, name: str, size: int, persistent: bool) -> byte
 
 def _new_region(k: State, r: Request, name: str, size: int, persistent: bool) -> Region:
     life, slot = r.life, r.life.slot
-    if size == 0:
-        raise Refusal(Code.E_PROTO, f"region {name} is empty")
+    if size == 0 or len(name) > 64:
+        raise Refusal(Code.E_PROTO, "a region has bytes, and a name of at most 64 letters")
     if slot.region_bytes + size > slot.memory:
         raise Refusal(Code.E_OVERLOAD, f"{life.name} may have {slot.memory} bytes of regions")
     _room(life)
     new = Region(name, k.fresh(), size, slot, None if persistent else life)
     caps.root(k, new)
     slot.region_bytes += size
-    k.regions[new.number] = new
+    k.memory[new.number] = new
     if persistent:
         slot.regions[name] = new
     else:
@@ -73,7 +71,7 @@ def map(k: State, r: Request) -> int:
 def notification(k: State, r: Request) -> bytes:
     _room(r.life)
     number = k.fresh()
-    new = Notification(f"{r.life.name}.{number}", number, r.life)
+    k.memory[number] = new = Notification(f"{r.life.name}.{number}", number, r.life)
     r.life.owned[new] = None
     k.out.append(effects.Make(number, 0, no_memory(r, "notification")))
     return caps.derive(k, caps.root(k, new), r.life, READ | WRITE | GRANT).token
@@ -100,7 +98,6 @@ def attach(k: State, device: Device, driver: Life, otherwise: effects.Send) -> N
     """Give a device to a driver's life: reset, a fresh domain, fresh lines."""
     device.driver = driver
     device.epoch += 1
-    device.next_iova = FIRST_IOVA
     device.lines = k.fresh(), k.fresh()
     driver.devices.append(device)
     k.out += (effects.Make(number, 0, otherwise) for number in device.lines)
@@ -112,6 +109,7 @@ def detach(k: State, device: Device, now: int) -> None:
     """Take a device from a dead driver: what the old life still holds leads nowhere."""
     device.driver = None
     device.epoch += 1
+    device.domain.clear()
     ipc.withdraw(k, caps.destroy_below(k, device.root), now)
     k.out += (effects.Close(number) for number in device.lines)
     device.lines = ()
@@ -136,15 +134,19 @@ def dma_map(k: State, r: Request, token: bytes, writable: bool) -> None:
     machine = device.machine.life
     if machine is None:
         raise Refusal(Code.E_UNAVAILABLE, f"the machine of {device.name} is off")
-    iova = device.next_iova
-    device.next_iova += found.size + PAGE  # a hole between two mappings catches an overrun
-    k.caps[token].mapped.append((device, iova))
-    tag = _hand_out(k, machine, (found.number,), not writable)
+    if len(device.domain) >= r.life.quota.mappings:
+        raise Refusal(Code.E_OVERLOAD, f"{device.name} has {len(device.domain)} mappings")
+    iova, tag = device.next_iova, k.fresh()
     body = wire.pack([device.index, iova, found.size, writable, tag])
     request = Call(
         k.fresh(), r.life, None, device.machine.endpoint, KERNEL_BADGE, 0, MACHINE_MAP, r.seq,
         0, (), body, r.now,
     )  # fmt: skip
+    ipc.check(k, request)
+    device.next_iova += found.size + PAGE  # a hole between two mappings catches an overrun
+    device.domain.add(iova)
+    k.caps[token].mapped.append((device, iova))
+    k.out.append(effects.Pass(machine.client, tag, (found.number,), not writable))
     ipc.admit(k, request, r.now)
 
 

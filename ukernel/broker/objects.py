@@ -17,6 +17,7 @@ class Quota(NamedTuple):
     queued_bytes: int = 4 << 20
     caps: int = 1024
     objects: int = 64  # regions and notifications
+    mappings: int = 256  # of regions into one device's IOMMU domain
 
 
 class Refusal(Exception):
@@ -33,7 +34,8 @@ class Cap:
 
     `given` maps a life to the child that a transfer made for it, so that passing the same
     capability again finds the same child, as a Mach port right keeps its name. A device reaches a
-    region through the capability that mapped it (`mapped`) for as long as that exists.
+    region through the capability that mapped it (`mapped`) for as long as that exists. `payer` is
+    whose quota it counts against: who made it, or whose call it was passed with, either way.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Cap:
     parent: Cap | None
     holder: Life | None
     token: bytes
+    payer: Life = field(init=False)
     endpoint: Endpoint | None = None  # where a call on it goes
     children: dict[Cap, None] = field(default_factory=dict)
     given: dict[Life, Cap] = field(default_factory=dict)
@@ -100,7 +103,8 @@ class Device(Object):
     epoch: int = 0
     driver: Life | None = None
     lines: tuple[int, ...] = ()  # descriptors of doorbell and interrupt
-    next_iova: int = 0
+    next_iova: int = 0x1000_0000  # no bus address is used twice
+    domain: set[int] = field(default_factory=set)  # bus addresses that are mapped
     kind = "device"
 
 
@@ -149,6 +153,7 @@ class Life:
     pid: int = 0
     rid: bytes = b""  # the routing id it is bound to
     caps: dict[bytes, Cap] = field(default_factory=dict)
+    paid: int = 0  # capabilities that it is the payer of
     named: dict[str, bytes] = field(default_factory=dict)
     revoked: deque[bytes] = field(default_factory=lambda: deque(maxlen=256))
     sent: dict[int, Call] = field(default_factory=dict)  # its calls without an outcome

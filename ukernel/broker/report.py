@@ -1,12 +1,10 @@
 """report: the kernel's state for people. Numbers and names, never a token."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 
 from ukernel.abi.syscalls import CapRow, Count, SlotRow, TraceRow
-from ukernel.broker.caps import held
+from ukernel.broker.caps import held, subtree
 from ukernel.broker.objects import Cap, Control, Life, Object, Slot
 from ukernel.broker.state import Request, State
 
@@ -26,11 +24,7 @@ def _tree(k: State) -> Iterator[Cap]:
         k.control, *k.slots.values(), *endpoints, *k.devices.values(), *kept, *made
     ]  # fmt: skip
     for obj in every:
-        todo = [obj.root]
-        while todo:
-            cap = todo.pop()
-            yield cap
-            todo.extend(reversed(cap.children))
+        yield from subtree(obj.root)
 
 
 def _cap_row(cap: Cap) -> CapRow:
@@ -46,10 +40,9 @@ def slots(k: State, r: Request) -> list[SlotRow]:
 
 def _slot_row(s: Slot) -> SlotRow:
     life = s.life or Life(s, s.number, 0, b"", "")
-    queued = sum(c.number in c.client.sent for _, _, c in s.endpoint.queue)
     return SlotRow(
         s.name, s.number, s.state, life.pid, s.priority, len(life.caps),
-        len(life.owned) + len(s.regions), s.region_bytes, queued, len(life.taken),
+        len(life.owned) + len(s.regions), s.region_bytes, len(s.endpoint.queue), len(life.taken),
         s.calls, s.replies, s.errors, s.faults, life.begun_ns, life.hello_ns, life.ready_ns,
         life.first_reply_ns, life.last_reply_ns,
     )  # fmt: skip
@@ -58,13 +51,12 @@ def _slot_row(s: Slot) -> SlotRow:
 def counters(k: State, r: Request) -> list[Count]:
     held(k, r, Control)
     open_calls = sum(len(life.sent) for life in k.lives.values())
-    own = {"caps": len(k.caps), "lives": len(k.lives), "regions": len(k.regions)}
+    own = {"caps": len(k.caps), "lives": len(k.lives), "objects": len(k.memory)}
     every = {**own, "calls_open": open_calls, "calls_done": k.traced, **k.counters}
     return [Count(name, value) for name, value in every.items()]
 
 
 def trace(k: State, r: Request, start: int) -> list[TraceRow]:
     held(k, r, Control)
-    oldest = k.traced - len(k.trace)
-    first = max(start, oldest)
-    return [k.trace[at - oldest] for at in range(first, min(first + PAGE, k.traced))]
+    skip = max(0, start - (k.traced - len(k.trace)))
+    return list(islice(k.trace, skip, skip + PAGE))

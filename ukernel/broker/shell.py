@@ -4,8 +4,6 @@ One ROUTER socket, one loop, one blocking receive. Nothing here decides anything
 here waits for a task: a send that cannot be taken at once makes its receiver a stranger.
 """
 
-from __future__ import annotations
-
 import array
 import contextlib
 import ctypes
@@ -92,7 +90,7 @@ class Kernel:
         for effect in todo:
             try:
                 DO[type(effect)](self, effect)
-            except (OSError, KeyError):
+            except (OSError, KeyError, ValueError, OverflowError):
                 if isinstance(effect, effects.Make | effects.MakeControl):
                     self._send(effect.otherwise)
                     self.do(step(self.state, effects.MakeFailed(effect.number)))
@@ -107,7 +105,7 @@ class Kernel:
             self.do(step(self.state, effects.Undeliverable(effect.rid)))
 
     def _refill(self) -> None:
-        tokens = [os.urandom(wire.TOKEN_SIZE) for _ in range(4 * LOW_TOKENS)]
+        tokens = [os.urandom(wire.TOKEN_SIZE) for _ in range(LOW_TOKENS)]
         self.do(step(self.state, effects.Refill(tokens)))
 
     def _make(self, e: effects.Make) -> None:
@@ -129,13 +127,10 @@ class Kernel:
 
     def _pass(self, e: effects.Pass) -> None:
         fds = [self.descriptors[number] for number in e.numbers]
-        if not e.read_only:
-            _pass(self.controls[e.control], e.tag, fds)
-            return
         with contextlib.ExitStack() as stack:
-            for at, fd in enumerate(fds):  # a second open file: only that can be read-only
-                fds[at] = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-                stack.callback(os.close, fds[at])
+            if e.read_only:  # a second open file: only that can be read-only
+                again = [stack.enter_context(open(f"/proc/self/fd/{fd}", "rb")) for fd in fds]
+                fds = [file.fileno() for file in again]
             _pass(self.controls[e.control], e.tag, fds)
 
     def _close(self, e: effects.Close) -> None:
@@ -184,8 +179,9 @@ def _pass(control: socket.socket, tag: int, fds: list[int]) -> None:
     control.sendmsg([tag.to_bytes(8, "little")], message, socket.MSG_DONTWAIT)
 
 
-def main(directory: Path, control_fd: int) -> None:
-    """The kernel of the system in `directory`; the process on the other end is its root task."""
+def main() -> None:
+    """The kernel of the system in a directory; its root task is on the other end of a socket."""
+    directory, control = Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher, which stops us last
     lock = os.open(directory / "kernel.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -193,4 +189,4 @@ def main(directory: Path, control_fd: int) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(f"ukernel.broker: another kernel serves {directory}; stop it with `ukernel down`")
-    Kernel(f"ipc://{directory}/kernel", socket.socket(fileno=control_fd), os.getppid()).run()
+    Kernel(f"ipc://{directory}/kernel", control, os.getppid()).run()

@@ -1,7 +1,5 @@
 """state: everything the kernel holds, and the few ways in which it speaks to tasks."""
 
-from __future__ import annotations
-
 from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,7 +8,7 @@ from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import TraceRow
 from ukernel.broker import effects
-from ukernel.broker.objects import Call, Cap, Control, Device, Life, Refusal, Region, Slot
+from ukernel.broker.objects import Call, Cap, Control, Device, Endpoint, Life, Memory, Refusal, Slot
 
 TRACE_LENGTH = 8192  # finished calls remembered
 SENT_HEAD, GOT_HEAD = 96, 32  # bytes kept of a request and of a reply
@@ -36,7 +34,7 @@ class State:
     lives: dict[int, Life] = field(default_factory=dict)
     bound: dict[bytes, Life] = field(default_factory=dict)
     caps: dict[bytes, Cap] = field(default_factory=dict)
-    regions: dict[int, Region] = field(default_factory=dict)
+    memory: dict[int, Memory] = field(default_factory=dict)  # by the number of its descriptor
     control: Control = field(default_factory=lambda: Control("control"))
     root: Life = field(init=False)
     tokens: list[bytes] = field(default_factory=list)
@@ -44,6 +42,7 @@ class State:
     counters: dict[str, int] = field(default_factory=dict)
     trace: deque[TraceRow] = field(default_factory=lambda: deque(maxlen=TRACE_LENGTH))
     traced: int = 0
+    unheld: dict[Endpoint, list[int]] = field(default_factory=dict)  # told at the end of the step
     out: list[effects.Effect] = field(default_factory=list)
 
     def fresh(self) -> int:
@@ -58,9 +57,10 @@ class State:
 def answer(
     k: State, life: Life, seq: int, status: int, body: bytes, caps: tuple[bytes, ...] = ()
 ) -> None:
-    """Queue a REPLY for `life`."""
-    frame = wire.encode(wire.REPLY, status=status, seq=seq, caps=caps, body=body)
-    k.out.append(effects.Send(life.rid, frame))
+    """Queue a REPLY for `life`, when it is there to read it."""
+    if life.rid:
+        frame = wire.encode(wire.REPLY, status=status, seq=seq, caps=caps, body=body)
+        k.out.append(effects.Send(life.rid, frame))
 
 
 def refuse(k: State, life: Life, seq: int, refusal: Refusal) -> None:
@@ -81,7 +81,7 @@ def notice(k: State, life: Life | None, kind: int, body: object) -> None:
 
 def event(k: State, kind: str, life: Life, detail: str) -> None:
     """Tell the root task what happened to `life`."""
-    notice(k, k.root, wire.NOTICE_EVENT, [kind, life.slot.name, life.number, detail])
+    notice(k, k.root, wire.NOTICE_EVENT, [kind, life.slot.name, life.number, detail[:256]])
 
 
 def fault(k: State, life: Life, kind: str, detail: str) -> None:

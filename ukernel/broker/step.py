@@ -4,8 +4,6 @@ Deterministic: time, randomness and Linux's word on a peer come in with the even
 raises on foreign bytes and never waits. Read it first, then ipc, caps, memory, lives.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -14,22 +12,20 @@ from ukernel.abi.errors import Code
 from ukernel.abi.interface import Operation, typed
 from ukernel.broker import caps, effects, ipc, lives, memory, report
 from ukernel.broker.objects import Life, Refusal
-from ukernel.broker.state import Request, State, answer, fault, refuse
+from ukernel.broker.state import Request, State, answer, fault, notice, refuse
 
-LOW_TOKENS = 64  # fewer left than this: the shell brings more before the next message
+# More than one step needs: two for each of the MAX_CAPS of each call of a window of 255 (RECV).
+LOW_TOKENS = 2048
 
-HANDLERS: dict[str, Callable[..., Any]] = {
-    handler.__name__: handler
-    for handler in (
-        caps.mint, caps.copy, caps.move, caps.describe, caps.badges,
-        ipc.delete, ipc.revoke,
-        memory.notification, memory.signal, memory.take, memory.waitable,
-        memory.region, memory.map, memory.lines, memory.dma_map, memory.device_fault,
-        lives.ready, lives.slot, lives.device, lives.begin, lives.start, lives.end,
-        lives.stop, lives.schedule, lives.kill,
-        report.caps, report.slots, report.counters, report.trace,
-    )
-}  # fmt: skip
+HANDLERS: dict[str, Callable[..., Any]] = {handler.__name__: handler for handler in (
+    caps.mint, caps.copy, caps.move, caps.describe, caps.badges,
+    ipc.delete, ipc.revoke,
+    memory.notification, memory.signal, memory.take, memory.waitable,
+    memory.region, memory.map, memory.lines, memory.dma_map, memory.device_fault,
+    lives.ready, lives.slot, lives.device, lives.begin, lives.start, lives.end,
+    lives.stop, lives.schedule, lives.kill,
+    report.caps, report.slots, report.counters, report.trace,
+)}  # fmt: skip
 
 SYSCALLS: dict[int, tuple[Operation, Callable[..., Any]]] = {
     number: (operation, HANDLERS[operation.name])
@@ -49,8 +45,11 @@ def step(k: State, event: effects.Event) -> list[effects.Effect]:
             k.tokens.extend(event.tokens)
         case effects.Undeliverable():
             lives.cut_off(k, event.rid)
-        case effects.MakeFailed() if event.number in k.regions:
-            caps.destroy(k, k.regions[event.number])  # it never was
+        case effects.MakeFailed() if event.number in k.memory:
+            caps.destroy(k, k.memory[event.number])  # it never was
+    for endpoint in k.unheld:
+        notice(k, endpoint.slot.life, wire.NOTICE_UNHELD, k.unheld[endpoint])
+    k.unheld.clear()
     return k.out
 
 
@@ -63,7 +62,10 @@ def arrived(k: State, e: effects.Arrived) -> None:
     if isinstance(m, str):
         fault(k, life, syscalls.EVENT_FAULT, m)
     elif (handler := OPS.get(m.op)) is not None:
-        handler(k, life, m, e.now)
+        try:
+            handler(k, life, m, e.now)
+        except Refusal as refusal:
+            refuse(k, life, m.seq, refusal)
     else:  # HELLO too: this connection is bound already
         fault(k, life, syscalls.EVENT_FAULT, f"operation {m.op} is not for tasks")
 
@@ -71,22 +73,17 @@ def arrived(k: State, e: effects.Arrived) -> None:
 def system_call(k: State, life: Life, m: wire.Message, now: int) -> None:
     """SYS: look the operation up, check its arguments by its own declaration, do it, answer."""
     operation, handler = SYSCALLS.get(m.opcode, (None, None))
+    if operation is None or handler is None:
+        raise Refusal(Code.E_PROTO, f"there is no system call {m.opcode}")
     try:
-        if operation is None or handler is None:
-            raise Refusal(Code.E_PROTO, f"there is no system call {m.opcode}")
-        args = [
-            typed(param.kind, value)
-            for param, value in zip(operation.params, operation.arguments(m.body), strict=True)
-        ]
-        result = handler(k, Request(life, m.token, m.seq, now), *args)
-    except Refusal as refusal:
-        refuse(k, life, m.seq, refusal)
+        values = operation.arguments(m.body)
     except wire.Malformed as error:
         fault(k, life, syscalls.EVENT_FAULT, str(error))
-        refuse(k, life, m.seq, Refusal(Code.E_PROTO, str(error)))
-    else:
-        if m.opcode not in UNANSWERED:
-            answer(k, life, m.seq, Code.OK, wire.pack(result))
+        raise Refusal(Code.E_PROTO, str(error)) from None
+    args = [typed(param.kind, value) for param, value in zip(operation.params, values, strict=True)]
+    result = handler(k, Request(life, m.token, m.seq, now), *args)
+    if m.opcode not in UNANSWERED:
+        answer(k, life, m.seq, Code.OK, wire.pack(result))
 
 
 # The machine answers the first; nobody waits for the second.

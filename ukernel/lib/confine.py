@@ -13,6 +13,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 LAST_CAPABILITY = 63  # prctl refuses numbers that this Linux does not know
@@ -21,15 +22,20 @@ CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h: two 32-bit words of eac
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def confine(launcher: int, memory: int) -> None:
-    """Drop every privilege, die with `launcher`, keep to `memory` bytes of data (0: no limit)."""
+def give_up_privileges() -> None:
+    """Before the first thread: a thread that exists already would keep them."""
     if os.geteuid() == 0:
         _drop_capabilities()
     _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold tokens
+
+
+def live_under(launcher: int, name: str, memory: int) -> None:
+    """Die with `launcher`, be known to `ps` as `name`, keep to `memory` bytes (0: no limit)."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != launcher:
         sys.exit("the launcher is gone")  # it died before the line above took effect
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold tokens
+    _libc.prctl(PR_SET_NAME, name.encode()[:15])
     if memory:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 

@@ -7,11 +7,12 @@ two hot events bypass the kernel: the doorbell and the interrupt are eventfds.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ukernel.abi.errors import Protocol
 from ukernel.abi.interface import Lent
-from ukernel.abi.services import Registers
+from ukernel.abi.services import Access, Registers
 from ukernel.abi.syscalls import WRITE
 from ukernel.lib.connection import Connection
 from ukernel.lib.memory import Region
@@ -37,6 +38,10 @@ class Window(NamedTuple):
 WINDOWS = 256  # lent regions whose place a driver remembers
 
 
+ARENA = 64 * 1024  # bytes of DMA memory asked for at once
+ALIGN = 4096  # of a piece of it
+
+
 class Device:
     """One device, as a life of its driver holds it. `interrupt` is an eventfd to wait on."""
 
@@ -48,7 +53,8 @@ class Device:
         self._kernel = kernel(connection, self.token)
         self.doorbell, self.interrupt = connection.descriptors(self._kernel.lines())
         self._lent: dict[bytes, Window] = {}
-        self._regions: list[Region] = []
+        self._arena: DmaRegion | None = None
+        self._used = 0
 
     def load(self, offset: int) -> int:
         """A 32-bit register; sees every `store` before it."""
@@ -57,6 +63,10 @@ class Device:
     def store(self, offset: int, value: int) -> None:
         """Set a 32-bit register; posted, so this does not wait."""
         self._registers.store(offset, value)
+
+    def burst(self, accesses: Sequence[Access]) -> list[int]:
+        """Loads and stores in their order, in one message; the values of the loads."""
+        return self._registers.burst(list(accesses))
 
     def config(self, offset: int, length: int) -> bytes:
         """Bytes of the configuration space."""
@@ -67,10 +77,13 @@ class Device:
         os.eventfd_write(self.doorbell, 1)
 
     def dma(self, size: int) -> DmaRegion:
-        """Fresh zeroed memory, mapped for the device."""
-        region = Region(self.connection, f"{self.name}.dma{len(self._regions)}", size)
-        self._regions.append(region)
-        return DmaRegion(region.view, self._kernel.dma_map(region.token, True))
+        """Fresh zeroed memory, mapped for the device; small pieces share a region."""
+        if self._arena is None or self._used + size > len(self._arena.view):
+            region = Region(self.connection, f"{self.name}.dma{self._used}", max(size, ARENA))
+            self._arena = DmaRegion(region.view, self._kernel.dma_map(region.token, True))
+            self._used = 0
+        at, self._used = self._used, self._used + -(-size // ALIGN) * ALIGN
+        return DmaRegion(self._arena.view[at : at + size], self._arena.iova + at)
 
     def address(self, lent: Lent, *, write: bool = False) -> int:
         """Where the device sees lent memory; mapped at the first use of the loan.

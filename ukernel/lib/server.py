@@ -24,14 +24,7 @@ import zmq
 
 from ukernel.abi import wire
 from ukernel.abi.errors import Answer, CallError, Code, Denied, Protocol
-from ukernel.abi.interface import (
-    Interface,
-    Lent,
-    Operation,
-    fingerprint,
-    is_interface,
-    typed,
-)
+from ukernel.abi.interface import Interface, Lent, Operation, fingerprint, is_interface, typed
 from ukernel.abi.syscalls import CALL, GRANT
 from ukernel.lib import task
 from ukernel.lib.connection import Connection
@@ -80,13 +73,12 @@ class Server(Interface):
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.args = connection.info.args
-        self.caller = Caller(0, 0, 0)
         self.objects: dict[int, Interface] = {}
         self._borrowed = Borrowed(connection)
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = zmq.Poller()
         self._poller.register(connection.socket, zmq.POLLIN)
-        self._current: tuple[Operation, int] | None = None
+        self._current: tuple[Operation, wire.Message] | None = None
         self._running = True
         self.alarm_ns = 0  # CLOCK_MONOTONIC at which `alarmed` is due; 0: never
 
@@ -148,7 +140,16 @@ class Server(Interface):
     def pending(self) -> Pending[Any]:
         """Take the call under way out of the loop: its reply comes later."""
         assert self._current is not None, "only while a call is served"
-        return Pending(self, *self._current)
+        operation, m = self._current
+        return Pending(self, operation, m.seq)
+
+    @property
+    def caller(self) -> Caller:
+        """Who made the call under way."""
+        assert self._current is not None, "only while a call is served"
+        m = self._current[1]
+        badge, client = unpack_stamp(m.token)
+        return Caller(badge, client, m.deadline_ns)
 
     def export(self, obj: Interface, badge: int) -> None:
         """Make `obj` callable under `badge`; returned from a method it becomes a capability."""
@@ -214,14 +215,14 @@ class Server(Interface):
     def notice(self, kind: int, body: Any) -> None:
         """What the kernel says on its own."""
         if kind == wire.NOTICE_UNHELD:
-            self.unheld(body[0])
+            for badge in body:
+                self.unheld(badge)
         elif kind == wire.NOTICE_STOP:
             self._running = False
 
     def _serve_call(self, m: wire.Message) -> None:
         """One request: find the object and the operation, check the arguments, do it, answer."""
-        badge, client = wire.STAMP.unpack(m.token)
-        self.caller = Caller(badge, client, m.deadline_ns)
+        badge, _ = unpack_stamp(m.token)
         oneway = m.flags & wire.ONEWAY
         try:
             target = self._target(badge)
@@ -229,7 +230,7 @@ class Server(Interface):
             if operation is None:
                 raise Protocol(f"{type(target).__name__} has no operation {m.opcode}")
             args = self._arguments(operation, m)
-            self._current = (operation, m.seq)
+            self._current = operation, m
             result = getattr(target, operation.name)(*args)
         except (Answer, CallError) as error:
             if not oneway:
@@ -251,19 +252,13 @@ class Server(Interface):
 
     def _arguments(self, operation: Operation, m: wire.Message) -> list[Any]:
         try:
-            values = wire.unpack(m.body)
+            values = operation.arguments(m.body)
         except wire.Malformed as error:
             raise Protocol(f"{operation.name}: {error}") from None
-        params = operation.params
-        if type(values) is not list or len(values) != len(params):
-            raise Protocol(f"{operation.name} takes {len(params)} arguments")
-        for at, param in enumerate(params):
-            value = values[at]
-            if not param.check(value):
-                raise Protocol(f"{param.name} is not what {operation.signature} says")
-            if type(value) is list or is_interface(param.kind):
-                values[at] = self._special(param.kind, value, m.caps)
-        return values
+        if operation.plain_params:
+            return values
+        kinds = (param.kind for param in operation.params)
+        return [self._special(kind, v, m.caps) for kind, v in zip(kinds, values, strict=True)]
 
     def _special(self, kind: Any, value: Any, caps: tuple[bytes, ...]) -> Any:
         """Give an argument back what it is: lent memory, a capability, a named tuple."""
@@ -277,11 +272,12 @@ class Server(Interface):
         return bind(kind, self.connection, caps[index])
 
     def _reply(self, operation: Operation, number: int, value: Any) -> None:
-        caps: tuple[bytes, ...] = ()
-        flags = 0
-        if is_interface(operation.result):
+        if not operation.plain_result and is_interface(operation.result):
             caps, flags, value = self._handle_for(value)
-        frame = wire.encode(wire.REPLY, flags=flags, seq=number, caps=caps, body=wire.pack(value))
+            body = wire.pack(value)
+            frame = wire.encode(wire.REPLY, flags=flags, seq=number, caps=caps, body=body)
+        else:
+            frame = wire.encode(wire.REPLY, seq=number, body=wire.pack(value))
         self.connection.socket.send(frame)
 
     def _handle_for(self, obj: Any) -> tuple[tuple[bytes, ...], int, int]:
@@ -301,6 +297,7 @@ class Server(Interface):
         self.connection.socket.send(frame)
 
 
+unpack_stamp = wire.STAMP.unpack
 MAX_WINDOW = 255  # ask for all that the endpoint's window allows
 
 

@@ -31,6 +31,7 @@ from ukernel.lib.connection import Connection, error_of
 
 T = TypeVar("T", bound=Interface)
 TIMEOUT_S = 30.0
+OK, DEAD_UNKNOWN = int(Code.OK), int(Code.E_DEAD_UNKNOWN)
 
 
 class Stub:
@@ -96,10 +97,10 @@ def _method(interface: type[Interface], operation: Operation) -> Callable[..., A
     system = interface.of_kernel
 
     def method(self: Stub, *args: Any, **kwargs: Any) -> Any:
-        if kwargs:
-            args += tuple(kwargs.pop(name) for name in names[len(args) :])
-        if len(args) != count or kwargs:
-            raise TypeError(f"{interface.__name__}.{operation.signature}")
+        if kwargs or len(args) != count:
+            args += tuple(kwargs.pop(name) for name in names[len(args) :] if name in kwargs)
+            if kwargs or len(args) != count:
+                raise TypeError(f"{interface.__name__}.{operation.signature}")
         caps, body = _pack_args(operation, args) if special else ((), wire.pack(args))
         connection = self.connection
         if operation.posted:
@@ -108,7 +109,7 @@ def _method(interface: type[Interface], operation: Operation) -> Callable[..., A
         deadline = time.monotonic_ns() + self.timeout_ns if self.timeout_ns else 0
         while True:
             reply = connection.call(self.token, number, body, caps, deadline, system)
-            if reply.status == Code.E_DEAD_UNKNOWN and idempotent:
+            if reply.status == DEAD_UNKNOWN and idempotent:
                 connection.stats.retried += 1
                 continue
             return _outcome(interface, operation, self, reply)
@@ -140,8 +141,10 @@ def _outcome(
     interface: type[Interface], operation: Operation, stub: Stub, reply: wire.Message
 ) -> Any:
     stats = stub.connection.stats
-    if reply.status == Code.OK:
+    if reply.status == OK:
         stats.ok += 1
+        if operation.plain_result:
+            return wire.unpack(reply.body)
         if is_interface(operation.result):
             timeout_s = stub.timeout_ns / 1e9 if stub.timeout_ns else None
             return bind(operation.result, stub.connection, reply.caps[0], timeout_s)
@@ -149,7 +152,7 @@ def _outcome(
     if reply.status == Code.ANSWER:
         stats.ok += 1
         raise answer_of(interface, reply)
-    if reply.status == Code.E_DEAD_UNKNOWN:
+    if reply.status == DEAD_UNKNOWN:
         stats.unknown += 1
     else:
         stats.failed += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ukernel.lib.confine import confine
+from ukernel.lib.confine import give_up_privileges, live_under
 from ukernel.lib.connection import Connection, task_info
 
 _current: Connection | None = None
@@ -13,6 +13,7 @@ def connection() -> Connection:
     global _current
     if _current is None:
         info = task_info()
-        confine(info.launcher, info.memory)
+        give_up_privileges()
+        live_under(info.launcher, info.name, info.memory)
         _current = Connection(info)
     return _current

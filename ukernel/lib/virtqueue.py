@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from ukernel.abi import virtio
+from ukernel.abi.services import Access
 from ukernel.abi.virtio import (
     AVAIL_RING,
     DESC_F_NEXT,
@@ -42,11 +43,17 @@ class DmaRegion(Protocol):
         """Its address, there."""
 
 
+DRIVER = Status.ACKNOWLEDGE | Status.DRIVER  # what a driver that is getting ready shows
+
+
 class Device(Protocol):
     """What a driver needs of its device."""
 
     def load(self, offset: int) -> int:
         """The 32-bit register at `offset`."""
+
+    def burst(self, accesses: Sequence[Access]) -> list[int]:
+        """Loads and stores in their order, in one message; the values of the loads."""
 
     def store(self, offset: int, value: int) -> None:
         """Set the 32-bit register at `offset`."""
@@ -77,40 +84,45 @@ class Segment(NamedTuple):
     device_writes: bool
 
 
+def _load(reg: Reg) -> Access:
+    return Access(reg, False, 0)
+
+
+def _store(reg: Reg, value: int) -> Access:
+    return Access(reg, True, value)
+
+
 def negotiate(device: Device, wanted: int) -> int:
     """Reset the device and agree on what it offers of `wanted`; the features agreed (§3.1.1).
 
     VERSION_1 is always among them. Leaves the device at FEATURES_OK: set up the queues, then
     `start`. Raises DeviceError when this is no virtio 1.x device or it refuses.
     """
-    if (magic := device.load(Reg.MAGIC)) != virtio.MAGIC:
+    magic, version = device.burst([_load(Reg.MAGIC), _load(Reg.VERSION)])
+    if magic != virtio.MAGIC:
         raise DeviceError(f"no virtio device: magic {magic:#x}")
-    if (version := device.load(Reg.VERSION)) != virtio.VERSION:
+    if version != virtio.VERSION:
         raise DeviceError(f"virtio-mmio version {version}, this driver speaks {virtio.VERSION}")
-    device.store(Reg.STATUS, 0)
-    if status := device.load(Reg.STATUS):
-        raise DeviceError(f"the device does not reset: status {status:#x}")
-    device.store(Reg.STATUS, Status.ACKNOWLEDGE)
-    device.store(Reg.STATUS, Status.ACKNOWLEDGE | Status.DRIVER)
     agreed = _offered(device) & (wanted | virtio.F_VERSION_1)
     if not agreed & virtio.F_VERSION_1:
         raise _give_up(device, "the device does not offer VERSION_1")
-    _accept(device, agreed)
-    device.store(Reg.STATUS, device.load(Reg.STATUS) | Status.FEATURES_OK)
-    if not device.load(Reg.STATUS) & Status.FEATURES_OK:
+    if not _accept(device, agreed) & Status.FEATURES_OK:
         raise _give_up(device, f"the device refuses the features {agreed:#x}")
     return agreed
 
 
 def start(device: Device) -> None:
     """Let the device work on its queues (§3.1.1, step 8)."""
-    device.store(Reg.STATUS, device.load(Reg.STATUS) | Status.DRIVER_OK)
-    check(device)
+    up = DRIVER | Status.FEATURES_OK | Status.DRIVER_OK
+    _check_status(*device.burst([_store(Reg.STATUS, up), _load(Reg.STATUS)]))
 
 
 def check(device: Device) -> None:
     """Raises DeviceError unless the device is up. For an interrupt that brought no completion."""
-    status = device.load(Reg.STATUS)
+    _check_status(device.load(Reg.STATUS))
+
+
+def _check_status(status: int) -> None:
     if status & Status.NEEDS_RESET:
         raise DeviceError("the device reports an error and must be reset")
     if not status & Status.DRIVER_OK:
@@ -118,20 +130,41 @@ def check(device: Device) -> None:
 
 
 def _offered(device: Device) -> int:
-    device.store(Reg.DEVICE_FEATURES_SEL, 0)
-    low = device.load(Reg.DEVICE_FEATURES)
-    device.store(Reg.DEVICE_FEATURES_SEL, 1)
-    return low | device.load(Reg.DEVICE_FEATURES) << 32
+    """Reset, say that there is a driver, and read what the device can do (steps 1 to 4)."""
+    status, low, high = device.burst(
+        [
+            _store(Reg.STATUS, 0),
+            _load(Reg.STATUS),
+            _store(Reg.STATUS, Status.ACKNOWLEDGE),
+            _store(Reg.STATUS, DRIVER),
+            _store(Reg.DEVICE_FEATURES_SEL, 0),
+            _load(Reg.DEVICE_FEATURES),
+            _store(Reg.DEVICE_FEATURES_SEL, 1),
+            _load(Reg.DEVICE_FEATURES),
+        ]
+    )
+    if status:
+        raise DeviceError(f"the device does not reset: status {status:#x}")
+    return low | high << 32
 
 
-def _accept(device: Device, features: int) -> None:
-    for half in (0, 1):
-        device.store(Reg.DRIVER_FEATURES_SEL, half)
-        device.store(Reg.DRIVER_FEATURES, features >> (32 * half) & 0xFFFF_FFFF)
+def _accept(device: Device, features: int) -> int:
+    """Tell the device which features there will be; its status then (steps 5 and 6)."""
+    (status,) = device.burst(
+        [
+            _store(Reg.DRIVER_FEATURES_SEL, 0),
+            _store(Reg.DRIVER_FEATURES, features & 0xFFFF_FFFF),
+            _store(Reg.DRIVER_FEATURES_SEL, 1),
+            _store(Reg.DRIVER_FEATURES, features >> 32),
+            _store(Reg.STATUS, DRIVER | Status.FEATURES_OK),
+            _load(Reg.STATUS),
+        ]
+    )
+    return status
 
 
 def _give_up(device: Device, why: str) -> DeviceError:
-    device.store(Reg.STATUS, device.load(Reg.STATUS) | Status.FAILED)
+    device.store(Reg.STATUS, DRIVER | Status.FAILED)
     return DeviceError(why)
 
 
@@ -240,17 +273,16 @@ class Virtqueue(Generic[Cookie]):
 
     def _hand_over(self, layout: virtio.QueueLayout) -> None:
         """Tell the device where the queue is (§4.2.3.2)."""
-        store, iova = self.device.store, self._region.iova
-        store(Reg.QUEUE_NUM, self.size)
+        iova, accesses = self._region.iova, [_store(Reg.QUEUE_NUM, self.size)]
         for low, address in (
             (Reg.QUEUE_DESC_LOW, iova),
             (Reg.QUEUE_DRIVER_LOW, iova + layout.avail),
             (Reg.QUEUE_DEVICE_LOW, iova + layout.used),
         ):
-            store(low, address & 0xFFFF_FFFF)
-            store(low + 4, address >> 32)
-        store(Reg.QUEUE_READY, 1)
-        if not self.device.load(Reg.QUEUE_READY):
+            accesses.append(_store(low, address & 0xFFFF_FFFF))
+            accesses.append(_store(Reg(low + 4), address >> 32))
+        accesses += [_store(Reg.QUEUE_READY, 1), _load(Reg.QUEUE_READY)]
+        if self.device.burst(accesses) != [1]:
             raise DeviceError(f"the device refuses queue {self.index} of {self.size}")
 
 
@@ -258,10 +290,11 @@ def _size_of(device: Device, index: int, wanted: int) -> int:
     """Select the queue; its size, at most `wanted` (§4.2.3.2, steps 1 to 3)."""
     if not virtio.valid_queue_size(wanted):
         raise ValueError(f"{wanted} is no queue size: a power of two up to {virtio.MAX_QUEUE_SIZE}")
-    device.store(Reg.QUEUE_SEL, index)
-    if device.load(Reg.QUEUE_READY):
+    in_use, largest = device.burst(
+        [_store(Reg.QUEUE_SEL, index), _load(Reg.QUEUE_READY), _load(Reg.QUEUE_NUM_MAX)]
+    )
+    if in_use:
         raise DeviceError(f"queue {index} is in use already")
-    largest = device.load(Reg.QUEUE_NUM_MAX)
     if not largest:
         raise DeviceError(f"the device has no queue {index}")
     return min(wanted, 1 << (largest.bit_length() - 1))

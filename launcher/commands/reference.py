@@ -1,0 +1,86 @@
+"""reference: what needs no running system: check, schema, manual, demo, bench."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launcher.client import Refused
+from launcher.commands.common import JsonFile, finish, show_json
+
+Config = Annotated[Path, typer.Argument(help="A system file (YAML).", show_default=False)]
+
+
+def check(config: Config) -> None:
+    """Say everything that is wrong with a system file; nothing is started."""
+    from launcher.config import load
+
+    manifest = load(config).manifest
+    counts = f"{len(manifest.servers)} servers, {len(manifest.hardware)} devices"
+    print(f"{config}: system {manifest.system}: {counts}; nothing is wrong")
+
+
+def schema() -> None:
+    """The JSON Schema of a system file, for editors."""
+    from ukernel.abi.manifest import schema as manifest_schema
+
+    show_json(manifest_schema())
+
+
+def manual(
+    interface: Annotated[
+        str, typer.Argument(help="A built-in name, kernel, control, or package.module:Class.")
+    ] = "",
+) -> None:
+    """The manual page of an interface; without a name, the list of those that are built in."""
+    from ukernel.abi.interface import manual as manual_page
+    from ukernel.abi.manifest import BUILTIN_INTERFACES
+    from ukernel.abi.registry import resolve_interface
+    from ukernel.abi.syscalls import Control, Kernel
+
+    of_kernel = {"kernel": Kernel, "control": Control}
+    if not interface:
+        print("\n".join([*BUILTIN_INTERFACES, *of_kernel]))
+        return
+    page = manual_page(of_kernel.get(interface) or resolve_interface(interface))
+    if not sys.stdout.isatty():
+        print(page)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(page))
+
+
+def demo(
+    json_file: JsonFile = None,
+    seed: Annotated[int, typer.Option(help="Of the moments at which servers are killed.")] = 1,
+) -> None:
+    """Boot, copy real files, kill the disk driver again and again, lose nothing."""
+    from launcher.demo import run_demo
+
+    finish(run_demo(json_file, seed=seed))
+
+
+bench = typer.Typer(help="Measure.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@bench.callback()
+def _bench() -> None:
+    """Measure."""
+
+
+@bench.command("ipc")
+def bench_ipc(
+    json_file: JsonFile = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few seconds.")] = False,
+) -> None:
+    """What a call costs, beside a C zmq_proxy and a bare Python router in the same run."""
+    from launcher.bench.ipc import print_table, run_quick
+
+    if not quick:
+        raise Refused("only the quick bench exists: add --quick", 2)
+    print_table(run_quick(json_file, lambda line: print(line, file=sys.stderr)))

@@ -1,0 +1,147 @@
+"""requests: what clients of the control socket may ask of a system, and what it answers.
+
+Answers are plain JSON. A request whose outcome takes time answers with a Later. None of them
+waits for a server, except that `restart` gives the old life a moment to leave in order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from launcher.process import describe
+from launcher.system import MACHINE, System, Task
+from ukernel.abi import syscalls
+
+SIGNALS = {name: signal.Signals[f"SIG{name}"] for name in ("KILL", "TERM", "SEGV", "STOP", "CONT")}
+MAX_ARGV = 32 * 1024  # bytes of a command line, as JSON
+
+
+class Refusal(Exception):
+    """The request cannot be done; the client is told why and ends with exit status 2."""
+
+
+class Later(NamedTuple):
+    """An outcome to come. `outcome` gives None until it is there; it may raise Refusal."""
+
+    outcome: Callable[[], Any]
+    abandon: Callable[[], None] = lambda: None  # nobody waits for it any more
+
+
+def perform(system: System, request: Any, fds: list[int]) -> Any:
+    """Do one request; its answer or a Later. Raises Refusal or LookupError. The caller owns `fds`.
+
+    `request` comes from outside: any JSON value.
+    """
+    match request:
+        case [str(name), *args] if name in REQUESTS:
+            do, *kinds = REQUESTS[name]
+            if [type(arg) for arg in args] != kinds:
+                raise Refusal(f"{name} takes {', '.join(k.__name__ for k in kinds) or 'nothing'}")
+            return do(system, *args, fds) if name == "run" else do(system, *args)
+    raise Refusal(f"no such request; there are {', '.join(REQUESTS)}")
+
+
+def info(system: System) -> Any:
+    servers = system.file.manifest.servers
+    return {
+        "system": system.name,
+        "config": str(system.file.path.absolute()),
+        "directory": str(system.file.directory),
+        "launcher": os.getpid(),
+        "kernel": system.kernel.process.pid if system.kernel else 0,
+        "boot_ms": system.boot_ms,
+        "tasks": list(system.tasks),
+        "serves": {name: s.serves for name, s in servers.items() if s.serves},
+        "devices": list(system.file.manifest.hardware),
+        "demand": {name: list(s.calls) for name, s in servers.items() if s.start == "demand"},
+    }
+
+
+def ps(system: System) -> Any:
+    rows = [slot._asdict() for slot in system.slots().values() if slot.name in system.tasks]
+    return [{**row, "restarts": system.tasks[row["name"]].restarts} for row in rows]
+
+
+def kill(system: System, name: str, signo: int) -> Any:
+    if signo not in SIGNALS.values():
+        raise Refusal(f"signal {signo} is not one of {', '.join(SIGNALS)}")
+    system.signal(name, signo)
+    return {"life": system.tasks[name].life}
+
+
+def restart(system: System, name: str) -> Any:
+    """Answered when the new life is READY."""
+    task = _restartable(system, name)
+    system.restart(name)
+
+    def ready() -> Any:
+        if task.state in (syscalls.FAILED, syscalls.STOPPED):
+            how = describe(task.status) if task.status is not None else task.state
+            raise Refusal(f"{name} did not come up ({how}): see `ukernel logs {name}`")
+        return {"life": task.life} if task.state == syscalls.READY else None
+
+    return Later(ready)
+
+
+def _restartable(system: System, name: str) -> Task:
+    task = system.task(name)
+    if name == MACHINE:
+        raise Refusal("the machine does not restart alone: take the system down and up again")
+    if task.spec is not None and task.spec.start == "demand":
+        raise Refusal(f"{name} is a command (start: demand): it runs when it is called")
+    return task
+
+
+def caps(system: System) -> Any:
+    return [row._asdict() for row in system.caps()]
+
+
+def kstat(system: System) -> Any:
+    return {count.name: count.value for count in system.control().counters()}
+
+
+def trace(system: System, start: int) -> Any:
+    """Finished calls from number `start`, one page, bytes as hex; who wants more asks again."""
+    if not 0 <= start < 1 << 64:
+        raise Refusal(f"no call has the number {start}")
+    rows = system.control().trace(start)
+    return [[v.hex() if isinstance(v, bytes) else v for v in row] for row in rows]
+
+
+def run(system: System, name: str, argv: list[Any], directory: str, fds: list[int]) -> Any:
+    """Run a `start: demand` server; answered with its exit status. Abandoned, it is killed."""
+    if len(fds) != 3 or not all(type(word) is str for word in argv):
+        raise Refusal("run takes a list of words, and three descriptors beside it")
+    if len(json.dumps([argv, directory])) > MAX_ARGV:
+        raise Refusal(f"the command line has more than {MAX_ARGV} bytes")
+    task = system.run_task(name, argv, (fds[0], fds[1], fds[2]), directory)
+    process = task.process
+    assert process is not None
+
+    def abandon() -> None:
+        if process.status is None:
+            process.send(signal.SIGKILL)
+
+    return Later(lambda: None if process.status is None else {"status": process.status}, abandon)
+
+
+def down(system: System) -> Any:
+    """Whoever pumps the system takes it down; see Control."""
+    return "down"
+
+
+REQUESTS: dict[str, tuple[Any, ...]] = {
+    "info": (info,),
+    "ps": (ps,),
+    "kill": (kill, str, int),
+    "restart": (restart, str),
+    "caps": (caps,),
+    "kstat": (kstat,),
+    "trace": (trace, int),
+    "run": (run, str, list, str),
+    "down": (down,),
+}

@@ -1,0 +1,47 @@
+"""Worlds to attack. Each is checked when its test is over: nobody else may have noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adversary.world import World, system_of
+
+ROOT = Path(__file__).parents[2]
+PLAIN = """
+  target: {run: servers.echo, serves: echo, start: demand}
+  attacker: {run: servers.client, calls: [{echo: {rights: [call, grant]}}, target], start: demand}
+  victim: {run: servers.client, calls: [echo, {target: {rights: [call, grant]}}], start: demand}
+  outsider: {run: servers.client, start: demand}
+"""
+
+WorldMaker = Callable[[str], World]
+
+
+@pytest.fixture
+def make_world(
+    runtime_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WorldMaker]:
+    """Boots a system of the bystanders and the given servers; checks it at the end."""
+    monkeypatch.chdir(ROOT)  # the programs of the tasks are modules of the tests
+    made: list[World] = []
+
+    def make(servers: str) -> World:
+        made.append(World(system_of(tmp_path, servers)))
+        return made[-1]
+
+    yield make
+    try:
+        for world in made:
+            if world.system.kernel is not None:
+                world.check()
+    finally:
+        for world in made:
+            world.close()
+
+
+@pytest.fixture
+def world(make_world: WorldMaker) -> World:
+    return make_world(PLAIN)
