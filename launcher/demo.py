@@ -27,6 +27,7 @@ from rich.table import Table
 
 from launcher.bench import ipc
 from launcher.config import load
+from launcher.job import Job
 from launcher.system import Stages, System
 from ukernel.abi.syscalls import READY
 
@@ -135,28 +136,6 @@ class Nemesis:
         return max(0.001, self.due - time.monotonic())
 
 
-@dataclass
-class Job:
-    """What a run of the shell printed, a JSON object a line, and how it ended."""
-
-    status: int
-    lines: list[dict[str, Any]]
-
-
-def run_shell(system: System, commands: list[str], nemesis: Nemesis | None = None) -> Job:
-    """Run file commands inside the system, while the nemesis does what it does."""
-    with tempfile.TemporaryDirectory(prefix="ukernel-demo-") as scratch:
-        script, output = Path(scratch, "script"), Path(scratch, "output")
-        script.write_text("\n".join(commands))
-        with output.open("wb") as out, open(os.devnull, "rb") as nothing:
-            stdio = (nothing.fileno(), out.fileno(), 2)
-            task = system.run_task("shell", ["script", str(script), "--json"], stdio)
-        while task.process is not None:
-            system.pump(nemesis.act() if nemesis else 1.0)
-        lines = [json.loads(line) for line in output.read_text().splitlines()]
-    return Job(task.status or 0, lines)
-
-
 def copy_in(files: dict[str, Path]) -> list[str]:
     folders = sorted({str(Path(inside).parent) for inside in files})
     return [
@@ -165,11 +144,8 @@ def copy_in(files: dict[str, Path]) -> list[str]:
     ]
 
 
-def digests(job: Job) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in job.lines:
-        found.update(line.get("sha256", {}))
-    return found
+def read_back(files: dict[str, Path]) -> list[str]:
+    return [shlex.join(["sha256", inside]) for inside in files]
 
 
 def matching(files: dict[str, Path], found: dict[str, str]) -> int:
@@ -187,6 +163,7 @@ class Demo:
         self.console = console
         self.seed = seed
         self.found = Findings(sources=source_tree())
+        self.unknown = 0  # calls of the shell whose outcome it could not find out
 
     def run(self) -> Findings:
         with tempfile.TemporaryDirectory(prefix="ukernel-demo-") as state:
@@ -224,44 +201,45 @@ class Demo:
             f"[bold]{VICTIM}[/bold] meanwhile (seed {self.seed})"
         )
         nemesis = Nemesis(system, self.seed, self._kill_line)
-        copied = run_shell(system, copy_in(files), nemesis)
-        found.stored = sum(line.get("command") == "put" for line in copied.lines)
+        found.stored = self._run(system, copy_in(files), nemesis).done("put")
         some = dict(list(files.items())[:20])
         while nemesis.kills < KILLS or len(nemesis.recoveries) < nemesis.kills:
-            run_shell(system, copy_in(some), nemesis)  # a fast machine was done too soon
-        back = run_shell(system, [shlex.join(["sha256", inside]) for inside in files])
-        found.good = matching(files, digests(back))
+            self._run(system, copy_in(some), nemesis)  # a fast machine was done too soon
+        found.good = matching(files, self._run(system, read_back(files)).digests)
         found.lost = found.stored - found.good
         found.kills = nemesis.kills
         found.recoveries = [stages.outage_ms for stages in nemesis.recoveries]
-        self._count_calls(system, [copied, back])
+        self._count_calls(system)
+
+    def _run(self, system: System, commands: list[str], nemesis: Nemesis | None = None) -> Job:
+        with Job(system, commands) as job:
+            job.run(nemesis.act if nemesis else None)
+            self.unknown += job.calls("unknown")
+            return job
 
     def _kill_line(self, number: int, stages: Stages) -> None:
         dead = (stages.dead_ns - stages.killed_ns) / 1e6
         ready = (stages.ready_ns - stages.killed_ns) / 1e6
         self.console.print(
-            f"  kill {number:2}: {stages.server}#{stages.life} dead after {dead:.1f} ms, its next "
-            f"life ready after {ready:.1f}, first good reply after {stages.outage_ms:.1f} ms"
+            f"  kill {number:2}  {stages.server}#{stages.life}: dead {dead:.1f} ms, next life "
+            f"ready {ready:.1f}, first good reply {stages.outage_ms:.1f}"
         )
 
-    def _count_calls(self, system: System, jobs: list[Job]) -> None:
+    def _count_calls(self, system: System) -> None:
         """Outcomes of every call of the run, as the kernel counted them."""
         counters = {row.name: row.value for row in system.control().counters()}
-        seen = [line["calls"] for job in jobs for line in job.lines if "calls" in line]
-        unknown = sum(calls["unknown"] for calls in seen)
         died = counters.get("E_DEAD_UNKNOWN", 0)
         self.found.calls = {
             "ok": counters["calls_done"] - died,
-            "retried": died - unknown,
-            "unknown": unknown,
+            "retried": died - self.unknown,
+            "unknown": self.unknown,
             "lost": counters["calls_open"],
         }
 
     def _reboot(self, image: Path) -> None:
         files = self.found.sources
         with self._booted(image) as system:
-            again = run_shell(system, [shlex.join(["sha256", inside]) for inside in files])
-            self.found.reboot_good = matching(files, digests(again))
+            self.found.reboot_good = matching(files, self._run(system, read_back(files)).digests)
         self.console.print("Shut down and booted again from the same image; read everything again")
 
     def _bench(self) -> None:

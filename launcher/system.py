@@ -19,7 +19,7 @@ from typing import Any
 
 import zmq
 
-from launcher import supervisor
+from launcher import orphans, supervisor
 from launcher.config import SystemFile
 from launcher.embryo import Spawn
 from launcher.kernel import KERNEL_DIED, KernelProcess, SystemDown
@@ -297,8 +297,11 @@ class System:
     def _bury(self, task: Task) -> int:
         assert task.process is not None
         self.selector.unregister(task.process.fd)
-        task.status = task.process.wait()
+        dead, task.status = task.process.pid, task.process.wait()
         task.process = None
+        if self.zygote is not None:
+            known = {t.process.pid for t in self.tasks.values() if t.process}
+            orphans.end_children(self.run.path, dead, self.zygote.process.pid, known)
         return task.status
 
     def _restart(self, task: Task, status: int) -> None:
@@ -450,6 +453,7 @@ class System:
             self.kernel.close()
         if self.zygote is not None:
             self.zygote.close()
+            orphans.end_all_children(self.run.path)
         self.selector.close()
         self.kernel = self.zygote = None
         self.run.remove()

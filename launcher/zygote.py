@@ -23,7 +23,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from launcher import embryo
+from launcher import embryo, orphans
 from launcher.embryo import MAX_REQUEST, Spawn
 from launcher.rundir import discard
 
@@ -47,6 +47,7 @@ class Zygote:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env={**os.environ, orphans.MARK: run_dir},
             )  # fmt: skip
 
     def spawn(self, what: Spawn, control: int, stdio: tuple[int, int, int]) -> int:
@@ -127,8 +128,10 @@ class Nest:
 
     def close(self) -> None:
         """Let the last embryo go, tell the launcher, which must reap it, and sweep up."""
-        with contextlib.suppress(OSError):  # the launcher may have been killed
+        try:
             self._line.send(PID.pack(self._pid if self._embryo else 0))
+        except OSError:  # the launcher was killed
+            orphans.kill_all(self._run_dir)
         if self._embryo is not None:
             self._embryo.close()
         discard(self._run_dir, self._directory)  # the launcher does it too, unless it was killed

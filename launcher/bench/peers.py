@@ -4,6 +4,8 @@
     bare_router  DEALER client, ROUTER in Python that forwards by routing id, DEALER server
 
 Both pack and unpack msgpack where the kernel path does, and use pyzmq's raw sockets as it does.
+Their I/O threads are scheduled as libzmq leaves them; those of tasks are not (lib.connection),
+which is part of what is compared.
 A process waits for a line on stdin, sets itself up, says "ready", and dies with its parent.
 """
 

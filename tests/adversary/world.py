@@ -138,7 +138,11 @@ class World:
         self.events: list[Event] = []
         self.intruders: list[Intruder] = []
         system.tell = lambda *event: self.events.append(Event(*event))
-        system.boot()
+        try:
+            system.boot()
+        except BaseException:
+            system.down()
+            raise
         self.kernel_pid = self._kernel_pid()
 
     def _kernel_pid(self) -> int:
@@ -266,7 +270,8 @@ class World:
     def close(self) -> None:
         for intruder in self.intruders:
             intruder.close()
-        self.system.down()
+        if self.system.kernel is not None:  # else the test has taken it down
+            self.system.down()
 
 
 def own_opcode(interface: type[Interface], name: str) -> int:

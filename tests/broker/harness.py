@@ -1,17 +1,19 @@
 """harness: the kernel as a function, with tasks that are no processes. No clock, no socket.
 
-    k = Kernel()
-    server = k.task("server")
-    client = k.task("client", calls=["server"])
-    server.credit()
-    seq = client.call("server", body=b"hello")
-    server.answer(server.delivery(), b"world")
-    assert client.outcome(seq).body == b"world"
+k = Kernel()
+server = k.task("server")
+client = k.task("client", calls=["server"])
+server.credit()
+seq = client.call("server", body=b"hello")
+server.answer(server.delivery(), b"world")
+assert client.outcome(seq).body == b"world"
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import gc
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +21,7 @@ from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import CALL, GRANT, Begun, Grant
 from ukernel.broker import effects, lives
-from ukernel.broker.objects import Life
+from ukernel.broker.objects import Life, Quota, Region
 from ukernel.broker.state import State
 from ukernel.broker.step import LOW_TOKENS, step
 
@@ -124,10 +126,12 @@ class Task:
 class Kernel:
     """`step` and the mailboxes of everybody; `last` holds the effects of the last step."""
 
-    def __init__(self) -> None:
+    def __init__(self, quota: Quota | None = None) -> None:
+        self.quota = quota
         self.state = State()
         self.now = 1_000
         self.issued = 0
+        self.refilling = False
         self.pids = 100
         self.secrets: dict[str, tuple[bytes, int]] = {}
         self.log: list[effects.Event] = []
@@ -142,21 +146,34 @@ class Kernel:
     def step(self, event: effects.Event) -> list[effects.Effect]:
         self.log.append(event)
         self.last = step(self.state, event)
+        for life in self.state.lives.values():
+            if self.quota is not None and life is not self.state.root:
+                life.quota = self.quota
         self.sent += self.last
         for effect in self.last:
             if isinstance(effect, effects.Send) and effect.rid in self.tasks:
                 m = wire.decode(effect.frame)
                 assert isinstance(m, wire.Message), m
                 self.tasks[effect.rid].inbox.append(m)
-        if len(self.state.tokens) < LOW_TOKENS and not isinstance(event, effects.Refill):
+        if self.refilling and len(self.state.tokens) < LOW_TOKENS:
             self.refill()
         return self.last
+
+    def replayed(self) -> list[effects.Effect]:
+        """The effects of the same events on a kernel that has just been booted."""
+        again = Kernel(self.quota)
+        again.refilling = False
+        for event in self.log[len(again.log) :]:
+            again.step(event)
+        return again.sent
 
     def refill(self) -> None:
         first = self.issued
         self.issued += LOW_TOKENS
         tokens = [b"token..." + at.to_bytes(8, "big") for at in range(first, self.issued)]
+        self.refilling = False
         self.step(effects.Refill(tokens))
+        self.refilling = True
 
     def tick(self, ns: int = 0) -> None:
         self.now += ns
@@ -207,3 +224,36 @@ class Kernel:
 
     def end(self, name: str, state: str = syscalls.DEAD) -> None:
         self.root.sys("end", state, on=self.slots[name])
+
+
+@contextlib.contextmanager
+def only_reference_counts() -> Iterator[list[object]]:
+    """As the kernel runs: what of its objects only a garbage collector would free, afterwards."""
+    unreachable: list[object] = []
+    gc.collect()
+    gc.disable()
+    try:
+        yield unreachable
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        ours = (each for each in gc.garbage if type(each).__module__.startswith("ukernel.broker"))
+        unreachable += ours
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+def living(k: Kernel, kind: type[Life] | type[Region]) -> set[str]:
+    """Names of the objects of a kind that anything in this kernel's state still refers to."""
+    seen: set[int] = set()
+    todo: list[object] = [k.state]
+    found = set()
+    while todo:
+        each = todo.pop()
+        if id(each) not in seen and not isinstance(each, type):
+            seen.add(id(each))
+            todo += gc.get_referents(each)
+            if isinstance(each, kind):
+                found.add(each.name)
+    return found

@@ -177,8 +177,10 @@ def transfer(k: State, source: Life, target: Life, payer: Life, m: Call | wire.M
     All or nothing: `payer` (whose call it is) has room for what is new, or none is made.
     """
     found = [find(k, source, token, GRANT) for token in m.caps]
-    room(payer, sum(target not in cap.given for cap in found))
-    give = _move if m.flags & wire.MOVE else _share
+    move = m.flags & wire.MOVE
+    new = {cap for cap in found if (cap.payer is not payer if move else target not in cap.given)}
+    room(payer, len(new))
+    give = _move if move else _share
     given = [give(k, cap, target, payer) for cap in found]
     return tuple(cap.token for cap in given)
 

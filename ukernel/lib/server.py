@@ -200,7 +200,8 @@ class Server(Interface):
     def _patience_ms(self) -> int | None:
         if not self.alarm_ns:
             return None
-        return max(0, -(-(self.alarm_ns - time.monotonic_ns()) // 1_000_000))
+        wait_ms = -(-(self.alarm_ns - time.monotonic_ns()) // 1_000_000)
+        return min(max(0, wait_ms), MAX_WAIT_MS)
 
     def _give_credit(self, count: int) -> None:
         token = self.connection.named["self"]
@@ -298,6 +299,7 @@ class Server(Interface):
 
 
 unpack_stamp = wire.STAMP.unpack
+MAX_WAIT_MS = 3_600_000  # of one poll, which takes a C int: who asks for more waits again
 MAX_WINDOW = 255  # ask for all that the endpoint's window allows
 
 
