@@ -15,7 +15,6 @@ from pathlib import Path
 
 MARK = "UKERNEL_RUN_DIR"  # in the environment of the zygote and of all that comes from it
 PASSES = 1000  # over all processes: some are still being forked, and a killed one dies soon
-PASSES = 1000  # over all processes, while killed ones die and others are still being forked
 
 
 def end_children(run_dir: Path, task: int, zygote: int, known: Collection[int]) -> None:

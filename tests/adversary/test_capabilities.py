@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.adversary.world import Intruder, World, own_opcode
 from ukernel.abi import wire
 from ukernel.abi.errors import CallError, Code, Denied, Overload, Revoked, StaleLife
 from ukernel.abi.services import CREATE, Block, Echo, File, FileSystem
-from ukernel.abi.syscalls import CALL, GRANT, READ, RECV, WRITE, Kernel
+from ukernel.abi.syscalls import CALL, GRANT, READ, RECV, WRITE
 from ukernel.lib.memory import Region
 from ukernel.lib.stub import bind, kernel
 
@@ -50,7 +51,7 @@ def test_07_token_of_another_task_is_denied(world: World) -> None:
         stolen = kernel(attacker, token)
         attempts: list[Callable[[], object]] = [
             stolen.copy, stolen.move, stolen.delete, stolen.revoke, stolen.describe, stolen.map,
-            stolen.badges, stolen.lines, stolen.take, lambda k=stolen: k.mint(0, 0),
+            stolen.badges, stolen.lines, stolen.take, partial(stolen.mint, 0, 0),
         ]  # fmt: skip
         for attempt in attempts:
             with pytest.raises(Denied, match="no such capability"):
@@ -335,11 +336,12 @@ def test_35_object_quota(world: World) -> None:
     attacker, victim = world.intrude(), world.intrude("victim")
     made = [kernel(attacker).notification() for _ in range(32)]
     made += [kernel(attacker).region(f"r{n}", 1, False) for n in range(32)]
-    for attempt in (
-        lambda: kernel(attacker).notification(),
-        lambda: kernel(attacker).region("more", 1, False),
-        lambda: kernel(attacker).region("kept", 1, True),
-    ):
+    more: list[Callable[[], bytes]] = [
+        kernel(attacker).notification,
+        partial(kernel(attacker).region, "more", 1, False),
+        partial(kernel(attacker).region, "kept", 1, True),
+    ]
+    for attempt in more:
         with pytest.raises(Overload, match="64 objects"):
             attempt()
     assert kernel(victim).notification()

@@ -18,7 +18,7 @@ import pytest
 from launcher.kernel import SystemDown
 from tests.adversary.conftest import ROOT, WorldMaker
 from tests.adversary.tasks.mortal import Mortal
-from tests.adversary.world import BYSTANDERS, World, gone, own_opcode
+from tests.adversary.world import BYSTANDERS, gone, own_opcode
 from ukernel.abi import wire
 from ukernel.abi.errors import Code, DeadUnknown
 
@@ -183,6 +183,4 @@ def test_54_several_killed_at_once(make_world: WorldMaker) -> None:
         assert world.system.tasks[name].restarts == 1
 
 
-MORTAL_SERVER = (
-    "{run: tests.adversary.tasks.mortal, serves: tests.adversary.tasks.mortal:Mortal}"
-)
+MORTAL_SERVER = "{run: tests.adversary.tasks.mortal, serves: tests.adversary.tasks.mortal:Mortal}"

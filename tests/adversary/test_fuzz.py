@@ -103,7 +103,8 @@ def test_28_random_frames_by_the_hundred_thousand(world: World, seed: int) -> No
             world.system.pump(0)
         for task in bound:
             survives(world, task)
-    world.check()
+        world.check()
+    print([(n,world.slot(n).faults,world.slot(n).errors) for n in names], world.system.control().counters(), world.events[-3:])
     assert time.monotonic() - begun < 60
     assert world.counter("unbound") >= 2 * FRAMES // len(lines) // 2
     assert sum(world.slot(name).faults for name in names) > 20_000

@@ -252,8 +252,10 @@ def test_15_to_23_every_operation_of_every_server(make_world: WorldMaker) -> Non
     """No server of ours dies of a body, whatever the operation and whatever is in it."""
     world = make_world(FILES)
     attacker = world.intrude()
-    odd = [[], [0], [2**64 - 1], [-1], ["\0"], ["/" * 9000], [2**64 - 1, [0, 0, 2**64 - 1]],
-           [0, [0, 2**64 - 1, 1]], [0, [255, 0, 0]], [["x"]], [None], [1.5], [True, True]]  # fmt: skip
+    odd = [
+        [], [0], [2**64 - 1], [-1], ["\0"], ["/" * 9000], [2**64 - 1, [0, 0, 2**64 - 1]],
+        [0, [0, 2**64 - 1, 1]], [0, [255, 0, 0]], [["x"]], [None], [1.5], [True, True],
+    ]  # fmt: skip
     bodies = [body for body, _ in BODIES.values()] + [wire.pack(value) for value in odd]
     servers = ("disk", "fs", "timer", "rng")
     for name in servers:

@@ -163,9 +163,7 @@ class World:
         """Wait for an event of `kind` about `who` that says `text`."""
 
         def found() -> Event | None:
-            return next(
-                (e for e in self.events if e[:2] == (kind, who) and text in e.text), None
-            )
+            return next((e for e in self.events if e[:2] == (kind, who) and text in e.text), None)
 
         event = self.until(found, f"{kind} {who} {text!r}")
         assert event is not None

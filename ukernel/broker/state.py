@@ -95,10 +95,10 @@ def fault(k: State, life: Life, kind: str, detail: str) -> None:
 def remember(k: State, c: Call, status: int, body: bytes, done_ns: int) -> None:
     """Put a call that has had its outcome into the trace ring."""
     life = c.server.number if c.server is not None else 0
-    row = TraceRow(
+    row = (
         k.traced, c.client.name, c.endpoint.name, life, c.opcode, c.badge, status,
         len(c.payload), len(body), c.queued_ns, c.taken_ns, done_ns,
         c.payload[:SENT_HEAD], body[:GOT_HEAD],
     )  # fmt: skip
-    k.trace.append(row)
+    k.trace.append(tuple.__new__(TraceRow, row))  # TraceRow(*row) in half the time
     k.traced += 1

@@ -1,4 +1,5 @@
 """mortal: a server that dies at a moment of the test's choice. Its effects are in kept memory."""
+# mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
 
