@@ -1,5 +1,5 @@
 """python -m hwsim: the simulated machine of one system; started by the launcher."""
 
-from hwsim.machine import main
+from hwsim import main
 
 main()

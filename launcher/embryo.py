@@ -7,6 +7,7 @@ microseconds: what remains is the task's own setup.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -73,8 +74,9 @@ def _become(what: Spawn, fds: list[int]) -> NoReturn:
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # nobody may be left to read it
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(int(code or 0) if isinstance(code, int | None) else 1)
 
 

@@ -129,7 +129,7 @@ class System:
         """Start everything in the order of its dependencies; return when all are READY."""
         begun = time.monotonic_ns()
         manifest = self.file.manifest
-        modules = sorted({server.run for server in manifest.servers.values()} | {"hwsim.machine"})
+        modules = sorted({server.run for server in manifest.servers.values()} | {"hwsim"})
         path = [str(self.file.directory)]
         with self._log("kernel") as log:
             self.kernel = KernelProcess(self.run.path, log)

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import select
@@ -115,10 +116,7 @@ class Nest:
             if pid:
                 os.write(tell, PID.pack(pid))
                 os._exit(0)
-            for end in (self._line, self._embryo):
-                end.close()
-            for fd in (told, tell, self._directory):
-                os.close(fd)
+            _close_all_but(theirs.fileno())
             embryo.wait(theirs, self._address)
         theirs.close()
         os.close(tell)
@@ -137,6 +135,12 @@ class Nest:
         discard(self._run_dir, self._directory)  # the launcher does it too, unless it was killed
 
 
+def _close_all_but(kept: int) -> None:
+    """What is open here, the zygote's own lines and what it hands to others, is not for a task."""
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+
+
 def main() -> None:
     line = socket.socket(fileno=int(sys.argv[1]))
     run_dir, path, preload = sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])
@@ -152,10 +156,17 @@ def main() -> None:
 
 
 def _import(module: str) -> None:
+    """Import what a task will need, if it is made to be imported: a script would run here."""
     try:
-        importlib.import_module(module)
-    except Exception:
-        traceback.print_exc()
+        spec = importlib.util.find_spec(module)
+        if spec is not None and (spec.submodule_search_locations or _is_guarded(spec.origin)):
+            importlib.import_module(module)
+    except (Exception, SystemExit):
+        traceback.print_exc()  # the task itself will meet the error, and say so in its own log
+
+
+def _is_guarded(source: str | None) -> bool:
+    return source is not None and "__main__" in Path(source).read_text(errors="replace")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """python -m servers.fs: the file system server; started by the launcher."""
 
-from servers.fs.server import FileServer
+from servers.fs import FileServer
 
 FileServer.run()

@@ -122,6 +122,7 @@ def test_52_launcher_killed(runtime_dir: Path, tmp_path: Path) -> None:
         descriptors = [os.pidfd_open(pid) for pid in pids.values()]
         launcher.kill()
         _all_end_within(1.0, descriptors)
+        assert not (runtime_dir / "ukernel").exists()
     for pid in pids.values():
         _reap(pid)
     assert gone(list(pids.values()))

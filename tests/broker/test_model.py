@@ -32,7 +32,7 @@ from tests.broker.specification import (
 )
 from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
-from ukernel.abi.syscalls import ALL_RIGHTS, KERNEL_BADGE
+from ukernel.abi.syscalls import ALL_RIGHTS, CALL, GRANT, KERNEL_BADGE, READ, RECV, WRITE
 from ukernel.broker import effects
 from ukernel.broker.objects import Cap as KernelCap
 from ukernel.broker.objects import Quota
@@ -87,14 +87,17 @@ class KernelMachine(RuleBasedStateMachine):
             self.learn(cap, task.named[name or cap.thing.name])
         self.settle()
 
-    @rule(which=st.integers(0, 3), drives=st.booleans())
+    @precondition(lambda self: any(slot.life is None for slot in self.slots))
+    @rule(which=WHICH, drives=st.booleans())
     def begin(self, which: int, drives: bool) -> None:
-        slot = self.slots[which]
-        if slot.life is None:
-            self.start(slot, drives and self.spec.driver is None and which > 0)
+        ended = [slot for slot in self.slots if slot.life is None]
+        slot = ended[which % len(ended)]
+        self.start(slot, drives and self.spec.driver is None and slot.name != "machine")
 
-    @rule(which=st.integers(0, 3), state=st.sampled_from(["dead", "dead", "failed", "stopped"]))
+    @rule(which=st.integers(0, 15), state=st.sampled_from(["dead", "dead", "failed", "stopped"]))
     def end(self, which: int, state: str) -> None:
+        if which >= len(self.slots):
+            return  # deaths are rarer than what they interrupt
         slot = self.slots[which]
         self.spec.begin_step()
         if slot.life is not None:
@@ -132,38 +135,40 @@ class KernelMachine(RuleBasedStateMachine):
                 life.slot.state = "ready"
             self.system_call(life, "ready", "cafe", does=lambda: None, code=code)
 
-    @rule(who=WHO, which=WHICH, foreign=RARELY, rights=st.integers(0, ALL_RIGHTS),
-          badge=st.integers(0, 3))  # fmt: skip
-    def mint(self, who: int, which: int, foreign: bool, rights: int, badge: int) -> None:
-        self.on(who, which, foreign, "mint", rights, badge)
+    @rule(
+        who=WHO,
+        which=WHICH,
+        foreign=RARELY,
+        kind=st.sampled_from(["endpoint", "region", "notification", "device"]),
+        rights=st.sampled_from([ALL_RIGHTS, ALL_RIGHTS ^ RECV, READ | WRITE | GRANT, CALL, READ]),
+        badge=st.integers(0, 3),
+    )
+    def mint(self, who: int, which: int, foreign: bool, kind: str, rights: int, badge: int) -> None:
+        """With rights that it can have, mostly: else it would always be refused."""
+        life = self.alive(who)
+        if life is not None:
+            token = self.token(life, which, foreign, kind)
+            held = next((cap.rights for cap in life.caps if cap.token == token), 0)
+            mask = ALL_RIGHTS if rights == READ else held
+            self.on(life, token, "mint", rights & mask, badge)
 
-    @rule(who=WHO, which=WHICH, foreign=RARELY)
-    def copy(self, who: int, which: int, foreign: bool) -> None:
-        self.on(who, which, foreign, "copy")
+    @rule(
+        who=WHO,
+        which=WHICH,
+        foreign=RARELY,
+        name=st.sampled_from(["copy", "move", "delete", "revoke", "badges"]),
+        kind=st.sampled_from(["", "endpoint", "region", "notification", "device"]),
+    )
+    def capability(self, who: int, which: int, foreign: bool, name: str, kind: str) -> None:
+        life = self.alive(who)
+        if life is not None:
+            self.on(life, self.token(life, which, foreign, kind), name)
 
-    @rule(who=WHO, which=WHICH, foreign=RARELY)
-    def move(self, who: int, which: int, foreign: bool) -> None:
-        self.on(who, which, foreign, "move")
-
-    @rule(who=WHO, which=WHICH, foreign=RARELY)
-    def delete(self, who: int, which: int, foreign: bool) -> None:
-        self.on(who, which, foreign, "delete")
-
-    @rule(who=WHO, which=WHICH, foreign=RARELY)
-    def revoke(self, who: int, which: int, foreign: bool) -> None:
-        self.on(who, which, foreign, "revoke")
-
-    @rule(who=WHO, which=WHICH, foreign=RARELY)
-    def badges(self, who: int, which: int, foreign: bool) -> None:
-        self.on(who, which, foreign, "badges")
-
-    @rule(who=WHO, which=WHICH, foreign=RARELY)
-    def signal(self, who: int, which: int, foreign: bool) -> None:
-        self.on(who, which, foreign, "signal", kind="notification")
-
-    @rule(who=WHO, which=WHICH, foreign=RARELY)
-    def take(self, who: int, which: int, foreign: bool) -> None:
-        self.on(who, which, foreign, "take", kind="notification")
+    @rule(who=WHO, which=WHICH, foreign=RARELY, name=st.sampled_from(["signal", "take"]))
+    def word(self, who: int, which: int, foreign: bool, name: str) -> None:
+        life = self.alive(who)
+        if life is not None:
+            self.on(life, self.token(life, which, foreign, "notification"), name)
 
     @rule(who=WHO)
     def notification(self, who: int) -> None:
@@ -209,6 +214,20 @@ class KernelMachine(RuleBasedStateMachine):
         passed: list[int],
         deadline: int,
     ) -> None:
+        self.call_once(who, which, foreign, send, blocking, bound, move, passed, deadline)
+
+    def call_once(
+        self,
+        who: int,
+        which: int,
+        foreign: bool,
+        send: bool,
+        blocking: bool,
+        bound: bool,
+        move: bool,
+        passed: list[int],
+        deadline: int,
+    ) -> None:
         life = self.alive(who)
         if life is None:
             return
@@ -233,20 +252,33 @@ class KernelMachine(RuleBasedStateMachine):
         )  # fmt: skip
         self.settle()
 
+    @rule(who=WHO, which=WHICH, move=st.booleans(), passed=SOME, blocking=st.booleans())
+    def ask(self, who: int, which: int, move: bool, passed: list[int], blocking: bool) -> None:
+        """As most calls are: nothing odd about it, and the server has asked for it."""
+        self.call_once(who, which, False, False, blocking, False, move, passed, 0)
+        for slot in self.slots[1:]:
+            if slot.life is not None and slot.life.reads and slot.queue:
+                self.give_credit(slot.life, 1, self.tasks[slot.life].named["self"])
+
     @rule(who=WHO, count=st.integers(0, 4), which=WHICH, odd=RARELY)
     def credit(self, who: int, count: int, which: int, odd: bool) -> None:
         life = self.alive(who)
         if life is not None:
             token = self.token(life, which, odd) if odd else self.tasks[life].named["self"]
-            self.spec.begin_step()
-            self.spec.credit(life, token, count)
-            self.tasks[life].send(wire.RECV, seq=count, token=token)
-            self.settle()
+            self.give_credit(life, count, token)
 
+    def give_credit(self, life: Life, count: int, token: bytes) -> None:
+        self.spec.begin_step()
+        self.spec.credit(life, token, count)
+        self.tasks[life].send(wire.RECV, seq=count, token=token)
+        self.settle()
+
+    @precondition(lambda self: any(life.taken for life in self.spec.lives() if life.reads))
     @rule(who=WHO, which=WHICH, passed=SOME, move=st.booleans())
     def reply(self, who: int, which: int, passed: list[int], move: bool) -> None:
-        life = self.alive(who)
-        if life is not None and life.taken:
+        busy = [life for life in self.spec.lives() if life.reads and life.taken]
+        if busy:
+            life = busy[who % len(busy)]
             call = life.taken[which % len(life.taken)]
             tokens = tuple(self.token(life, at, False) for at in passed)
             self.spec.begin_step()
@@ -301,15 +333,10 @@ class KernelMachine(RuleBasedStateMachine):
         assert found is not None
         return found
 
-    def on(
-        self, who: int, which: int, foreign: bool, name: str, *args: object, kind: str = ""
-    ) -> None:
+    def on(self, life: Life, token: bytes, name: str, *args: object) -> None:
         """A system call on a capability."""
-        life = self.alive(who)
-        if life is not None:
-            token = self.token(life, which, foreign, kind)
-            does = lambda: getattr(self.spec, name)(life, token, *args)  # noqa: E731
-            self.system_call(life, name, *args, token=token, does=does)
+        does = lambda: getattr(self.spec, name)(life, token, *args)  # noqa: E731
+        self.system_call(life, name, *args, token=token, does=does)
 
     def system_call(
         self,

@@ -22,10 +22,10 @@ def booted(image: Path, config: Path = CONFIGS / "storage.yaml") -> Iterator[Sys
         yield system
 
 
-def wait_for(system: System, come: Callable[[], bool]) -> None:
+def wait_for(system: System, come: Callable[[], bool], patience_s: float = 1.0) -> None:
     """Let the system go on until `come()`; what never comes ends in the suite's own time limit."""
     while not come():
-        system.pump(1.0)
+        system.pump(patience_s)
 
 
 def sources(folder: Path, names: list[str], seed: int) -> dict[str, Path]:

@@ -151,10 +151,11 @@ class Kernel:
             os.eventfd_write(fd, 1) if e.readable else os.eventfd_read(fd)
 
     def _schedule(self, e: effects.Schedule) -> None:
-        os.sched_setaffinity(e.pid, e.cores or os.sched_getaffinity(e.pid))
-        if e.fifo:
-            level = max(1, e.priority * os.sched_get_priority_max(os.SCHED_FIFO) // 256)
-            os.sched_setscheduler(e.pid, os.SCHED_FIFO, os.sched_param(level))
+        level = max(1, e.priority * os.sched_get_priority_max(os.SCHED_FIFO) // 256)
+        for thread in map(int, os.listdir(f"/proc/{e.pid}/task")):
+            os.sched_setaffinity(thread, e.cores or os.sched_getaffinity(thread))
+            if e.fifo:
+                os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(level))
 
     def _signal(self, e: effects.Signal) -> None:
         os.kill(e.pid, e.signal)

@@ -30,6 +30,7 @@ from ukernel.lib import task
 from ukernel.lib.connection import Connection
 from ukernel.lib.device import Device
 from ukernel.lib.memory import Borrowed, Region
+from ukernel.lib.notification import Notification
 from ukernel.lib.stub import Stub, bind, kernel
 
 T = TypeVar("T")
@@ -136,6 +137,12 @@ class Server(Interface):
             handler()
 
         self.watch(device.interrupt, interrupted)
+
+    def notification(self, handler: Callable[[int], None]) -> Notification:
+        """A notification of one's own; `handler` gets the bits whenever some were signalled."""
+        made = Notification(self.connection)
+        self.watch(made.fd, lambda: handler(made.take()))
+        return made
 
     def pending(self) -> Pending[Any]:
         """Take the call under way out of the loop: its reply comes later."""
