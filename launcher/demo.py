@@ -28,7 +28,8 @@ from rich.table import Table
 from launcher.bench import ipc
 from launcher.config import load
 from launcher.job import Job
-from launcher.system import Stages, System
+from launcher.system import System
+from launcher.tasks import Stages
 from ukernel.abi.syscalls import READY
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -22,7 +22,8 @@ from launcher.commands.common import show_table
 from launcher.config import SystemFile
 from launcher.control import Control
 from launcher.kernel import SystemDown
-from launcher.system import BootError, Stages, System
+from launcher.system import BootError, System
+from launcher.tasks import Stages
 from ukernel.abi import syscalls
 
 DONE, NOT_UP, UNKNOWN = 0, 1, 3  # exit status

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from launcher.process import describe
-from launcher.system import MACHINE, System, Task
+from launcher.system import MACHINE, System
+from launcher.tasks import Task
 from ukernel.abi import syscalls
 
 SIGNALS = {name: signal.Signals[f"SIG{name}"] for name in ("KILL", "TERM", "SEGV", "STOP", "CONT")}

@@ -67,10 +67,13 @@ class RunDir:
         return self.path / "logs" / f"{name}.log"
 
     def remove(self) -> None:
-        """Take it all away, and the base too when this was the last system."""
+        """Take it all away, and the base too when this was the last system. Once is enough."""
+        if self._lock < 0:
+            return
         with _exclusive() as top:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)
+            self._lock = -1
             _remove_if_empty(top)
 
 

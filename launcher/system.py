@@ -12,7 +12,6 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +24,8 @@ from launcher.embryo import Spawn
 from launcher.kernel import KERNEL_DIED, KernelProcess, SystemDown
 from launcher.process import Process, describe
 from launcher.rundir import RunDir
-from launcher.supervisor import Decision, History
+from launcher.supervisor import Decision
+from launcher.tasks import Stages, Task
 from launcher.zygote import Zygote
 from ukernel.abi import syscalls, wire
 from ukernel.abi.manifest import Restart, Server, VirtioBlk, start_order
@@ -41,50 +41,6 @@ MACHINE_WINDOW = 64
 
 class BootError(Exception):
     """The system did not come up; the text says which server and shows its last words."""
-
-
-@dataclass
-class Stages:
-    """The recovery of one death: CLOCK_MONOTONIC nanoseconds of each stage, 0: not reached."""
-
-    server: str
-    life: int  # the one that died
-    status: int
-    killed_ns: int = 0  # the signal was sent, when it was ours
-    dead_ns: int = 0  # reaped: certainly dead
-    spawned_ns: int = 0
-    ready_ns: int = 0
-    serving_ns: int = 0  # its first good reply passed the kernel
-
-    @property
-    def outage_ms(self) -> float:
-        """From the signal (or from the death, when it was not ours) to the next good reply."""
-        return (self.serving_ns - (self.killed_ns or self.dead_ns)) / 1e6
-
-
-@dataclass
-class Task:
-    """The launcher's view of a slot."""
-
-    name: str
-    module: str
-    grants: list[Grant]
-    control: Control
-    spec: Server | None = None
-    process: Process | None = None
-    life: int = 0
-    state: str = syscalls.NEW
-    restarts: int = 0
-    wanted: bool = False  # an end that nobody asked for is the supervisor's business
-    proven: bool = False  # has been READY once: what dies in its very first setup is misconfigured
-    killed_ns: int = 0
-    argv: list[str] = field(default_factory=list)
-    stdio: tuple[int, int, int] | None = None  # of a command: it runs once, whatever its end
-    directory: str = ""
-    args: dict[str, Any] = field(default_factory=dict)
-    history: History = field(default_factory=History)
-    stages: Stages | None = None
-    status: int | None = None  # of the last process that ended
 
 
 class System:
@@ -439,7 +395,7 @@ class System:
     # --- the end --------------------------------------------------------------------------------
 
     def down(self) -> None:
-        """Stop in reverse order and leave nothing: no process, no socket, no file."""
+        """Stop in reverse order and leave nothing: no process, no socket, no file. Repeatable."""
         if self.kernel is not None and not self._failed:
             for task in reversed(self._in_start_order()):
                 with contextlib.suppress(SystemDown):

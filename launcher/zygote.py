@@ -22,6 +22,7 @@ import struct
 import subprocess
 import sys
 import traceback
+from importlib.abc import InspectLoader
 from pathlib import Path
 
 from launcher import embryo, orphans
@@ -161,8 +162,19 @@ def _import(module: str) -> None:
         spec = importlib.util.find_spec(module)
         if spec is not None and (spec.submodule_search_locations or _is_guarded(spec.origin)):
             importlib.import_module(module)
+            _remember_program(module)
     except (Exception, SystemExit):
         traceback.print_exc()  # the task itself will meet the error, and say so in its own log
+
+
+def _remember_program(module: str) -> None:
+    """Keep the code of what will run as main, so that a start need not look for it."""
+    name = f"{module}.__main__" if hasattr(sys.modules[module], "__path__") else module
+    spec = importlib.util.find_spec(name)
+    if spec is not None and isinstance(spec.loader, InspectLoader):
+        code = spec.loader.get_code(name)
+        if code is not None:
+            embryo.programs[module] = code
 
 
 def _is_guarded(source: str | None) -> bool:

@@ -20,9 +20,10 @@ import psutil
 import zmq
 
 from launcher.config import load
-from launcher.system import System, Task
+from launcher.system import System
+from launcher.tasks import Task
 from ukernel.abi import wire
-from ukernel.abi.interface import Interface, Operation
+from ukernel.abi.interface import Interface
 from ukernel.abi.syscalls import Boot, Kernel, SlotRow, TraceRow
 from ukernel.lib.connection import Connection, TaskInfo
 from ukernel.lib.stub import bind, kernel
@@ -275,10 +276,6 @@ class World:
 def own_opcode(interface: type[Interface], name: str) -> int:
     """The number of an operation."""
     return next(o.number for o in interface.ops.values() if o.name == name)
-
-
-def operation(interface: type[Interface], name: str) -> Operation:
-    return interface.ops[own_opcode(interface, name)]
 
 
 def system_of(folder: Path, text: str, name: str = "a") -> System:

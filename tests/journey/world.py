@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launcher.config import load
-from launcher.system import System, Task
+from launcher.system import System
+from launcher.tasks import Task
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 

@@ -85,6 +85,7 @@ class Connection:
         self.info = info
         self.stats = Stats()
         self.inbox: deque[wire.Message] = deque()
+        self._outcomes: deque[wire.Message] = deque()
         self._control = socket.socket(fileno=info.control_fd)
         self._fds: dict[int, list[int]] = {}
         self._seq = 0
@@ -160,6 +161,7 @@ class Connection:
             if m.op == wire.REPLY:
                 if m.seq == seq:
                     return m
+                self._outcomes.append(m)  # of a posted call
             else:
                 self.inbox.append(m)
 
@@ -174,11 +176,11 @@ class Connection:
 
     def collect(self) -> wire.Message:
         """The next outcome of a call that was begun with `post`: `seq` says which."""
-        while True:
-            m = self.receive()
-            if m.op == wire.REPLY:
-                return m
+        if self._outcomes:
+            return self._outcomes.popleft()
+        while (m := self.receive()).op != wire.REPLY:
             self.inbox.append(m)
+        return m
 
     def send(
         self, token: bytes, opcode: int, body: bytes, caps: tuple[bytes, ...], system: bool = False

@@ -98,11 +98,6 @@ def negotiate(device: Device, wanted: int) -> int:
     VERSION_1 is always among them. Leaves the device at FEATURES_OK: set up the queues, then
     `start`. Raises DeviceError when this is no virtio 1.x device or it refuses.
     """
-    magic, version = device.burst([_load(Reg.MAGIC), _load(Reg.VERSION)])
-    if magic != virtio.MAGIC:
-        raise DeviceError(f"no virtio device: magic {magic:#x}")
-    if version != virtio.VERSION:
-        raise DeviceError(f"virtio-mmio version {version}, this driver speaks {virtio.VERSION}")
     agreed = _offered(device) & (wanted | virtio.F_VERSION_1)
     if not agreed & virtio.F_VERSION_1:
         raise _give_up(device, "the device does not offer VERSION_1")
@@ -131,8 +126,10 @@ def _check_status(status: int) -> None:
 
 def _offered(device: Device) -> int:
     """Reset, say that there is a driver, and read what the device can do (steps 1 to 4)."""
-    status, low, high = device.burst(
+    magic, version, status, low, high = device.burst(
         [
+            _load(Reg.MAGIC),
+            _load(Reg.VERSION),
             _store(Reg.STATUS, 0),
             _load(Reg.STATUS),
             _store(Reg.STATUS, Status.ACKNOWLEDGE),
@@ -143,6 +140,10 @@ def _offered(device: Device) -> int:
             _load(Reg.DEVICE_FEATURES),
         ]
     )
+    if magic != virtio.MAGIC:
+        raise DeviceError(f"no virtio device: magic {magic:#x}")
+    if version != virtio.VERSION:
+        raise DeviceError(f"virtio-mmio version {version}, this driver speaks {virtio.VERSION}")
     if status:
         raise DeviceError(f"the device does not reset: status {status:#x}")
     return low | high << 32
