@@ -29,7 +29,7 @@ class No(Exception):
         self.code = code
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # records refer to each other in circles
 class Thing:
     """An object: an endpoint or the device (`slot` serves it), a region, a notification."""
 
@@ -42,7 +42,7 @@ class Thing:
     tops: list[Cap] = field(default_factory=list)  # derived from the kernel's own capability
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Cap:
     thing: Thing
     rights: int
@@ -60,7 +60,7 @@ class Cap:
         return self.thing.tops if self.parent is None else self.parent.children
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Call:
     order: int
     client: Life
@@ -79,7 +79,7 @@ class Call:
     number: int = 0  # the kernel's, once delivered
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Life:
     slot: Slot
     name: str
@@ -95,7 +95,7 @@ class Life:
     heard: list[Heard] = field(default_factory=list)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Slot:
     name: str
     priority: int
@@ -116,7 +116,7 @@ class Heard:
 
     kind: str
     what: tuple[object, ...]
-    caps: list[Cap] = field(default_factory=list)
+    caps: list[tuple[Cap, bytes | None]]  # with the token it has by then, None: a fresh one
     call: Call | None = None
 
 
@@ -169,7 +169,8 @@ class Specification:
         call: Call | None = None,
     ) -> None:
         if life.reads:
-            life.heard.append(Heard(kind, what, caps or [], call))
+            named = [(cap, cap.token) for cap in caps or []]
+            life.heard.append(Heard(kind, what, named, call))
 
     def answer(self, life: Life, seq: int, how: Callable[[], object]) -> None:
         """A system call: its reply is its result or its refusal."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from tests.broker.harness import Kernel, Refused, Task, living, only_reference_counts
@@ -83,6 +85,22 @@ def test_queues_are_ordered_by_priority_then_by_age(k: Kernel, server: Task) -> 
     server.credit()
     order = [m.body for m in server.deliveries()]
     assert order == [b"high 1", b"high 2", b"low 1", b"low 2"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_queue_stays_in_order_when_calls_leave_it(k: Kernel, seed: int) -> None:
+    dice = random.Random(seed)
+    server = k.task("server", window=255)
+    stays = []
+    for priority in dice.sample(range(200), 24):
+        client = k.task(f"client{priority}", calls=["server"], priority=priority)
+        leaves = dice.random() < 0.5
+        client.call("server", body=bytes([priority]), deadline_ns=k.now + 1 if leaves else 0)
+        if not leaves:
+            stays.append(priority)
+    k.tick(1)
+    server.credit()
+    assert [m.body[0] for m in server.deliveries()] == sorted(stays, reverse=True)
 
 
 def test_a_reply_may_be_deferred(server: Task, client: Task) -> None:

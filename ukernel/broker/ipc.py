@@ -199,7 +199,7 @@ def expire(k: State, now: int) -> None:
 def withdraw(k: State, gone: list[Cap], now: int) -> None:
     """Answer the queued calls that were made through capabilities which are no more."""
     revoked = Refusal(Code.E_REVOKED, "revoked while queued")
-    for endpoint in {cap.endpoint for cap in gone if cap.endpoint is not None}:
+    for endpoint in dict.fromkeys(cap.endpoint for cap in gone if cap.endpoint is not None):
         fail_queued(k, endpoint, revoked, now, lambda c: c.cap is not None and not c.cap.alive)
 
 

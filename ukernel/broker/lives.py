@@ -142,8 +142,10 @@ def _bury(k: State, life: Life, now: int) -> None:
         memory.detach(k, owned, now)
     for made in list(life.owned):
         ipc.withdraw(k, caps.destroy(k, made), now)
-    for cap in list(life.caps.values()):
+    held = list(life.caps.values())
+    for cap in held:
         caps.abandon(k, cap)
+    ipc.withdraw(k, held, now)
     k.out.append(effects.Close(life.client))
 
 

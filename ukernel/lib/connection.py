@@ -165,12 +165,11 @@ class Connection:
             else:
                 self.inbox.append(m)
 
-    def post(self, token: bytes, opcode: int, body: bytes) -> int:
+    def post(self, token: bytes, opcode: int, body: bytes, system: bool = False) -> int:
         """Begin a call and go on; its number. `collect` brings the outcome of every one."""
         self._seq = seq = self._seq + 1
-        frame = wire.encode(
-            wire.CALL, flags=wire.ASYNC, opcode=opcode, seq=seq, token=token, body=body
-        )
+        op = wire.SYS if system else wire.CALL
+        frame = wire.encode(op, flags=wire.ASYNC, opcode=opcode, seq=seq, token=token, body=body)
         self.socket.send(frame)
         return seq
 

@@ -13,10 +13,9 @@ from typing import NamedTuple
 from ukernel.abi.errors import Protocol
 from ukernel.abi.interface import Lent
 from ukernel.abi.services import Access, Registers
-from ukernel.abi.syscalls import WRITE
 from ukernel.lib.connection import Connection
-from ukernel.lib.memory import Region
-from ukernel.lib.stub import bind, kernel
+from ukernel.lib.memory import map_tag
+from ukernel.lib.stub import bind, kernel, stub_class, together
 
 
 class DmaRegion:
@@ -32,7 +31,6 @@ class Window(NamedTuple):
 
     iova: int
     size: int
-    writable: bool
 
 
 WINDOWS = 256  # lent regions whose place a driver remembers
@@ -52,7 +50,7 @@ class Device:
         self._registers = bind(Registers, connection, self.token)
         self._kernel = kernel(connection, self.token)
         self.doorbell, self.interrupt = connection.descriptors(self._kernel.lines())
-        self._lent: dict[bytes, Window] = {}
+        self._lent: dict[tuple[bytes, bool], Window] = {}
         self._arena: DmaRegion | None = None
         self._used = 0
 
@@ -79,29 +77,36 @@ class Device:
     def dma(self, size: int) -> DmaRegion:
         """Fresh zeroed memory, mapped for the device; small pieces share a region."""
         if self._arena is None or self._used + size > len(self._arena.view):
-            region = Region(self.connection, f"{self.name}.dma{self._used}", max(size, ARENA))
-            self._arena = DmaRegion(region.view, self._kernel.dma_map(region.token, True))
-            self._used = 0
+            self._arena, self._used = self._new_arena(max(size, ARENA)), 0
         at, self._used = self._used, self._used + -(-size // ALIGN) * ALIGN
         return DmaRegion(self._arena.view[at : at + size], self._arena.iova + at)
+
+    def _new_arena(self, size: int) -> DmaRegion:
+        token = kernel(self.connection).region(f"{self.name}.dma", size, False)
+        tag, iova = together(
+            self.connection, (token, "map", ()), (self.token, "dma_map", (token, True))
+        )
+        return DmaRegion(memoryview(map_tag(self.connection, tag, writable=True)), iova)
 
     def address(self, lent: Lent, *, write: bool = False) -> int:
         """Where the device sees lent memory; mapped at the first use of the loan.
 
-        Raises Protocol when the loan does not cover what it says, before the device finds out.
+        Raises Protocol when the loan does not cover what it says, before the device finds out,
+        and Denied when it is to be written and was lent for reading.
         """
-        window = self._lent.get(lent.token) or self._map(lent.token)
+        window = self._lent.get((lent.token, write)) or self._map(lent.token, write)
         if lent.offset + lent.length > window.size:
             raise Protocol(f"lent {lent.length} bytes at {lent.offset} of {window.size}")
-        if write and not window.writable:
-            raise Protocol("the memory was lent for reading only")
         return window.iova + lent.offset
 
-    def _map(self, token: bytes) -> Window:
-        found = kernel(self.connection, token).describe()
-        writable = bool(found.rights & WRITE)
-        window = Window(self._kernel.dma_map(token, writable), found.size, writable)
+    def _map(self, token: bytes, write: bool) -> Window:
+        found, iova = together(
+            self.connection, (token, "describe", ()), (self.token, "dma_map", (token, write))
+        )
         if len(self._lent) >= WINDOWS:
             self._lent.pop(next(iter(self._lent)))  # mapped anew if it comes again
-        self._lent[token] = window
+        window = self._lent[token, write] = Window(iova, found.size)
         return window
+
+
+stub_class(Registers)  # made once, before a zygote forks, rather than in every driver

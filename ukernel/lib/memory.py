@@ -66,7 +66,12 @@ class Borrowed:
 
 def map_region(connection: Connection, token: bytes, *, writable: bool) -> mmap.mmap:
     """The whole region behind a capability, in this process."""
-    (fd,) = connection.descriptors(kernel(connection, token).map())
+    return map_tag(connection, kernel(connection, token).map(), writable=writable)
+
+
+def map_tag(connection: Connection, tag: int, *, writable: bool) -> mmap.mmap:
+    """The region whose descriptor was announced as `tag`, in this process."""
+    (fd,) = connection.descriptors(tag)
     try:
         access = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
         return mmap.mmap(fd, os.fstat(fd).st_size, mmap.MAP_SHARED, access)

@@ -31,7 +31,7 @@ from ukernel.lib.connection import Connection
 from ukernel.lib.device import Device
 from ukernel.lib.memory import Borrowed, Region
 from ukernel.lib.notification import Notification
-from ukernel.lib.stub import Stub, bind, kernel
+from ukernel.lib.stub import SYSTEM_CALLS, Stub, bind, kernel
 
 T = TypeVar("T")
 
@@ -183,7 +183,8 @@ class Server(Interface):
     def serve(self) -> None:
         """Announce readiness, then take one message after the other."""
         connection = self.connection
-        kernel(connection).ready(fingerprint(type(self)))
+        ready = SYSTEM_CALLS["ready"].number
+        connection.post(wire.NO_TOKEN, ready, wire.pack([fingerprint(type(self))]), system=True)
         self._give_credit(MAX_WINDOW)
         inbox, receive = connection.inbox, connection.receive
         while self._running:

@@ -31,6 +31,7 @@ from ukernel.lib.connection import Connection, error_of
 
 T = TypeVar("T", bound=Interface)
 TIMEOUT_S = 30.0
+SYSTEM_CALLS = {operation.name: operation for operation in Kernel.ops.values()}
 OK, DEAD_UNKNOWN = int(Code.OK), int(Code.E_DEAD_UNKNOWN)
 
 
@@ -74,6 +75,25 @@ def bind(
 def kernel(connection: Connection, token: bytes = wire.NO_TOKEN) -> Kernel:
     """The system calls that act on the capability `token`."""
     return bind(Kernel, connection, token, None)
+
+
+def together(connection: Connection, *calls: tuple[bytes, str, tuple[Any, ...]]) -> list[Any]:
+    """System calls `(token, name, arguments)` that need not wait for each other: their results.
+
+    Raises the first error among them, when all have had their outcome.
+    """
+    operations = [SYSTEM_CALLS[name] for _, name, _ in calls]
+    numbers = [
+        connection.post(token, operation.number, wire.pack(args), system=True)
+        for operation, (token, _, args) in zip(operations, calls, strict=True)
+    ]
+    replies = {m.seq: m for m in (connection.collect() for _ in numbers)}
+    results = []
+    for operation, number in zip(operations, numbers, strict=True):
+        if replies[number].status:
+            raise error_of(replies[number])
+        results.append(typed(operation.result, wire.unpack(replies[number].body)))
+    return results
 
 
 def release(handle: Interface) -> None:
@@ -166,3 +186,6 @@ def answer_of(interface: type[Interface], reply: wire.Message) -> Answer | CallE
         if kind.__name__ == name:
             return kind(text)
     return Protocol(f"{interface.__name__} has no answer {name!r}: {text}")
+
+
+stub_class(cast(Any, Kernel))  # made once, before a zygote forks, rather than in every task

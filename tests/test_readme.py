@@ -1,0 +1,337 @@
+"""readme: what README.md shows is run, what it links to is there, and what it counts is so.
+
+The tables between `<!-- NAME -->` and `<!-- end -->` are made from the code. After a change there:
+
+    python -m tests.test_readme
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from typer.main import get_command
+
+from launcher.cli import app
+from launcher.demo import Findings, broker_lines
+from launcher.reader import MAX_BYTES, MAX_NESTING, MAX_VALUES
+from launcher.system import REGIONS
+from servers.fs.handles import SELECTOR_SIZE
+from servers.fs.paths import LONGEST_PART, LONGEST_PATH
+from servers.fs.server import HANDLES
+from servers.fs.volume import LARGEST_FILE
+from tests.conftest import Ukernel
+from ukernel.abi import manifest, wire
+from ukernel.abi.errors import Code
+from ukernel.abi.manifest import BUILTIN_INTERFACES, HARDWARE_MODELS, Part
+from ukernel.abi.syscalls import RIGHT_NAMES
+from ukernel.broker.objects import Quota
+from ukernel.broker.shell import OPTIONS, TICK_MS
+from ukernel.broker.state import GOT_HEAD, SENT_HEAD, TRACE_LENGTH
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def section(title: str) -> str:
+    """The text under a heading, up to the next of its level."""
+    found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^\1 |\Z)", text(), re.M | re.S)
+    assert found, f"no section {title}"
+    return found[2]
+
+
+def text() -> str:
+    return README.read_text()
+
+
+# --- tables made from the code ------------------------------------------------------------------
+
+
+def table(head: str, rows: list[list[str]]) -> str:
+    columns = head.split(" | ")
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def key_tables() -> str:
+    """Every key of a system file, as `ukernel.abi.manifest` declares it."""
+    parts: list[tuple[str, type[Part]]] = [
+        ("The top of the file", manifest.Manifest),
+        ("`servers.NAME`", manifest.Server),
+        ("`servers.NAME.calls`, an entry written as `{NAME: {...}}`", manifest.Link),
+        ("`servers.NAME.restart`", manifest.Restart),
+        *(
+            (f"`hardware.NAME` with `model: {name}`", kind)
+            for name, kind in HARDWARE_MODELS.items()
+        ),
+    ]
+    return "\n\n".join(f"**{title}**\n\n{_keys(kind)}" for title, kind in parts)
+
+
+def _keys(kind: type[Part]) -> str:
+    shapes = kind.model_json_schema()["properties"]
+    rows = []
+    for name, field in kind.model_fields.items():
+        values, default = _values(shapes[name]), "required"
+        if not field.is_required():
+            value = field.get_default(call_default_factory=True)
+            default = f"`{_as_yaml([] if values == 'list' and value == {} else value)}`"
+        rows.append([f"`{name}`", values, default, field.description or ""])
+    return table("key | value | default | meaning", rows)
+
+
+def _as_yaml(value: Any) -> str:
+    if isinstance(value, Part):
+        return ", ".join(f"{k}: {_as_yaml(v)}" for k, v in value.model_dump().items())
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_as_yaml, value))}]"
+    if value is None:
+        return "none"
+    if isinstance(value, int) and value and value % MIB == 0:
+        return f"{value // MIB}MiB"
+    return json.dumps(value) if not isinstance(value, str) or not value else value
+
+
+def _values(shape: dict[str, Any]) -> str:
+    """What may stand behind a key, from its JSON Schema."""
+    kinds = [s for s in shape.get("anyOf", [shape]) if s.get("type") != "null"]
+    if any("KiB" in s.get("pattern", "") for s in kinds):
+        return "size"
+    one = kinds[0]
+    if "const" in one or "enum" in one:
+        return ", ".join(f"`{value}`" for value in one.get("enum", [one.get("const")]))
+    match one.get("type"):
+        case "integer" | "number" as kind:
+            low = one.get("minimum", one.get("exclusiveMinimum"))
+            high = one.get("maximum")
+            word = "whole number" if kind == "integer" else "number"
+            above = f" above {low}" if "exclusiveMinimum" in one else f" from {low}"
+            return f"{low} to {high}" if high is not None and high < KIB else word + above
+        case "boolean":
+            return "`true`, `false`"
+        case "array":
+            return "list"
+        case "string":
+            return "text"
+    return "mapping"
+
+
+def command_table() -> str:
+    """Every command and its options, as the command line declares them."""
+    rows = [[f"`ukernel {u}`", o or "none", w] for u, o, w in _commands("", get_command(app))]
+    return table("command | options | what it does", rows)
+
+
+def _commands(prefix: str, group: Any) -> Iterator[tuple[str, str, str]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(f"{prefix}{name} ", command)
+            continue
+        arguments, options = [], []
+        for param in command.params:
+            word = param.metavar or param.name.upper()
+            if param.param_type_name == "argument":
+                arguments.append(word if param.required else f"[{word}]")
+            elif not param.hidden:
+                value = "" if param.is_flag else f" {word}"
+                options.append(f"`{', '.join(param.opts)}{value}`")
+        usage = " ".join([prefix + name, *arguments])
+        yield usage, ", ".join(options), " ".join((command.help or "").split("\n\n")[0].split())
+
+
+def limit_table() -> str:
+    """Every limit that a program can meet."""
+    quota = Quota()
+    limits = [
+        ("calls without an outcome, of one life", quota.calls, "`E_OVERLOAD`"),
+        ("bytes in those calls", f"{quota.queued_bytes // MIB} MiB", "`E_OVERLOAD`"),
+        ("capabilities that one life pays for", quota.caps, "`E_OVERLOAD`"),
+        ("regions and notifications of one life", quota.objects, "`E_OVERLOAD`"),
+        ("mappings in one device's IOMMU domain", quota.mappings, "`E_OVERLOAD`"),
+        ("bytes of regions without `memory:`", f"{REGIONS // MIB} MiB", "`E_OVERLOAD`"),
+        ("body of a message", f"{wire.MAX_BODY // KIB} KiB", "ZeroMQ cuts the sender off"),
+        ("capabilities in a message", wire.MAX_CAPS, "a fault of the sender"),
+        ("nesting of a body", wire.MAX_DEPTH, "`E_PROTO`"),
+        ("elements of one list or map in a body", wire.MAX_ELEMENTS, "`E_PROTO`"),
+        ("messages that a task leaves unread", OPTIONS[zmq.SNDHWM], "it is killed"),
+        ("how late a deadline is seen", f"{TICK_MS} ms", "nothing"),
+        ("finished calls in the trace", TRACE_LENGTH, "the oldest go"),
+        ("bytes of a request, of a reply in the trace", f"{SENT_HEAD}, {GOT_HEAD}", "cut off"),
+        ("size of a system file", f"{MAX_BYTES // MIB} MiB", "refused"),
+        ("values, nesting in a system file", f"{MAX_VALUES}, {MAX_NESTING}", "refused"),
+        ("size of a file in `fs`", f"{LARGEST_FILE} bytes", "`OutOfRange`"),
+        ("name, whole path in `fs`", f"{LONGEST_PART}, {LONGEST_PATH} bytes", "`BadName`"),
+        (
+            "log of open files in `fs`",
+            f"{(HANDLES - SELECTOR_SIZE) // 2} bytes of records",
+            "`E_OVERLOAD`",
+        ),
+    ]
+    return table("what | limit | beyond it", [[w, str(n), b] for w, n, b in limits])
+
+
+GENERATED = {"keys": key_tables, "commands": command_table, "limits": limit_table}
+
+
+def with_tables(readme: str) -> str:
+    """`readme` with every generated table as it is now."""
+    for name, make in GENERATED.items():
+        begin, end = f"<!-- {name} -->\n", "<!-- end -->"
+        before, _, rest = readme.partition(begin)
+        assert rest, f"no place for the table {name}"
+        readme = f"{before}{begin}{make()}\n{end}{rest.partition(end)[2]}"
+    return readme
+
+
+def test_tables_are_what_the_code_says() -> None:
+    assert text() == with_tables(text()), "run: python -m tests.test_readme"
+
+
+def test_every_key_has_a_meaning() -> None:
+    assert not re.findall(r"^\| `\w+` \|.*\|  \|$", key_tables(), re.M)
+
+
+def test_every_command_that_a_text_names_exists() -> None:
+    known = {usage.split()[0] for usage, _, _ in _commands("", get_command(app))}
+    for path in (README, ROOT / "CHANGELOG.md", *(ROOT / "configs").rglob("*.yaml")):
+        named = re.findall(r"(?:`|\$ |#   )ukernel ([a-z]+)", path.read_text())
+        assert not set(named) - known, path
+
+
+# --- names and figures --------------------------------------------------------------------------
+
+
+def _defined(path: Path) -> set[str]:
+    """`function`, `Class` and `Class.method` of a module, and the names that it binds."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        match node:
+            case ast.FunctionDef(name=name):
+                names.add(name)
+            case ast.ClassDef(name=name, body=body):
+                names |= {
+                    name,
+                    *(f"{name}.{m.name}" for m in body if isinstance(m, ast.FunctionDef)),
+                }
+    return names
+
+
+@pytest.mark.parametrize("path", [README, ROOT / "ukernel/broker/README.md"], ids=str)
+def test_links_lead_somewhere(path: Path) -> None:
+    """To a file that exists, and to the function in it that the link names."""
+    for name, target in LINK.findall(path.read_text()):
+        if target.startswith("#"):
+            assert target[1:] in _anchors(path.read_text()), target
+            continue
+        found = path.parent / target
+        assert found.exists(), target
+        if name.startswith("`") and found.suffix == ".py" and "/" not in name:
+            assert name.strip("`") in _defined(found), f"{target} has no {name}"
+
+
+def _anchors(readme: str) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", readme, re.M)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def test_one_read_passes_through_every_layer() -> None:
+    links = LINK.findall(section("Follow one read"))
+    assert all(name.startswith("`") for name, _ in links)
+    folders = {str(Path(target).parent) for _, target in links}
+    assert {"servers/shell", "ukernel/lib", "ukernel/broker", "servers/fs", "hwsim"} <= folders
+
+
+def test_the_kernel_is_as_small_as_said() -> None:
+    assert "under 1,500 lines" in section("What it is")
+    assert broker_lines() < 1500
+
+
+def test_every_outcome_right_and_interface_is_explained() -> None:
+    outcomes = section("Outcomes of a call")
+    assert not [code.name for code in Code if f"`{code.name}`" not in outcomes]
+    rights = section("Rights and operations")
+    assert not [name for name in RIGHT_NAMES.values() if f"`{name.upper()}`" not in rights]
+    interfaces = section("Interfaces")
+    assert not [name for name in BUILTIN_INTERFACES if f"`{name}`" not in interfaces]
+
+
+def test_every_field_of_the_demo_is_explained() -> None:
+    explained = section("What `demo --json` writes")
+    found = Findings(calls=dict.fromkeys(("ok", "retried", "unknown", "lost"), 0))
+    assert not [name for name in found.document() if f"`{name}`" not in explained]
+
+
+def test_messages_of_the_troubleshooting_are_real() -> None:
+    sources = "".join(
+        path.read_text()
+        for folder in ("launcher", "ukernel", "hwsim", "servers")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    quoted = re.findall(r"^\| `([^`]+)` \|", section("Troubleshooting"), re.M)
+    assert len(quoted) >= 8
+    assert not [message for message in quoted if message not in sources]
+
+
+# --- the example --------------------------------------------------------------------------------
+
+EXAMPLE = "Write a server in ten minutes"
+PATH_LINE = re.compile(r"^# (\S+\.(?:py|yaml))\n")
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> str:
+    """The files of the example, each where its first line says; the text of the section."""
+    written = section(EXAMPLE)
+    for kind, body in BLOCK.findall(written):
+        if kind in ("python", "yaml"):
+            place = PATH_LINE.match(body)
+            assert place, body
+            (tmp_path / place[1]).parent.mkdir(exist_ok=True)
+            (tmp_path / place[1]).write_text(body)
+    return written
+
+
+def test_example_does_what_it_says(example: str, ukernel: Ukernel) -> None:
+    (console,) = [body for kind, body in BLOCK.findall(example) if kind == "console"]
+    try:
+        for command, expected in _steps(console):
+            _, *words = shlex.split(command)
+            shown = ukernel(*words).stdout
+            assert _comparable(words[0], shown) == _comparable(words[0], expected), command
+    finally:
+        ukernel("down", "--all")
+
+
+def _steps(console: str) -> Iterator[tuple[str, str]]:
+    """`$ command` and what is shown below it."""
+    for step in re.split(r"^\$ ", console, flags=re.M)[1:]:
+        command, _, shown = step.partition("\n")
+        yield command, shown
+
+
+def _comparable(command: str, shown: str) -> list[str]:
+    """Lines; without times and process ids where there are any."""
+    if command in ("up", "trace"):
+        shown = re.sub(r"\d+\.\d+|\d{3,}|\d+(?= us| ms)", "N", shown)
+    return [" ".join(line.split()) for line in shown.splitlines()]
+
+
+def test_example_without_its_capability(example: str, ukernel: Ukernel, tmp_path: Path) -> None:
+    file = tmp_path / "doors.yaml"
+    file.write_text(file.read_text().replace("calls: [turnstile]", "calls: []"))
+    (expected,) = [body for kind, body in BLOCK.findall(example) if kind == "text"]
+    assert expected.strip() in ukernel("up", "doors.yaml", "--detach", status=1).stderr
+
+
+if __name__ == "__main__":
+    README.write_text(with_tables(text()))
