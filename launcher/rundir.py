@@ -18,6 +18,7 @@ from pathlib import Path
 CONTROL = "control"  # the socket of a running system, in its directory
 LOCK = "lock"
 ADDRESS_LIMIT = 107  # bytes of a Unix socket's path, sockaddr_un(7)
+LONGEST_SOCKET = len("/.sock") + 32  # a console's, named like its device
 
 
 class RunDirError(Exception):
@@ -42,7 +43,7 @@ class RunDir:
     def __init__(self, system: str) -> None:
         self.system = system
         self.path = base() / system
-        if len(str(self.path / CONTROL)) > ADDRESS_LIMIT:
+        if len(str(self.path)) > ADDRESS_LIMIT - LONGEST_SOCKET:
             raise RunDirError(
                 f"{self.path} is too long for a socket: use a shorter --system name or "
                 "XDG_RUNTIME_DIR"

@@ -41,6 +41,7 @@ def manual(
     from ukernel.abi.registry import resolve_interface
     from ukernel.abi.syscalls import Control, Kernel
 
+    sys.path.append("")  # a user's own interfaces are found where the user is
     of_kernel = {"kernel": Kernel, "control": Control}
     if not interface:
         print("\n".join([*BUILTIN_INTERFACES, *of_kernel]))

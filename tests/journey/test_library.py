@@ -20,6 +20,13 @@ servers:
   poster: {run: tests.journey.tasks.poster, calls: [board], start: demand}
 """
 
+LARGE = """
+system: large
+servers:
+  echo: {run: servers.echo, serves: echo}
+  user: {run: tests.journey.tasks.oversized, calls: [echo], start: demand}
+"""
+
 
 @pytest.fixture
 def board(tmp_path: Path, runtime_dir: Path) -> Iterator[System]:
@@ -57,3 +64,16 @@ def test_a_deferred_reply_outlives_its_caller_without_harm(board: System) -> Non
     counters = {row.name: row.value for row in board.control().counters()}
     assert counters["late_replies"] == 1
     poster.close()
+
+
+def test_a_call_too_large_for_a_message_is_refused_before_it_costs_the_connection(
+    tmp_path: Path, runtime_dir: Path
+) -> None:
+    config = tmp_path / "large.yaml"
+    config.write_text(LARGE)
+    with System(load(config)) as system:
+        system.boot()
+        user = Pipes(system, "user", [])
+        assert "lend memory instead" in user.hear()
+        assert user.hear() == str(256 * 1024)
+        user.close()

@@ -115,7 +115,7 @@ def test_a_run_is_complete_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told: list[str] = []
-    cores = os.sched_getaffinity(0)
+    cores, before = os.sched_getaffinity(0), psutil.Process().children(recursive=True)
     result = ipc.measure(ipc.Plan(CORE, sets=2, counts=TINY), told.append)
     assert len(told) == 2 * 3
     result.write(tmp_path / "bench.json")
@@ -123,7 +123,7 @@ def test_a_run_is_complete_and_leaves_nothing(
     print_table(result)
     assert "zmq_proxy_c" in capsys.readouterr().err
     assert f"bench-{os.getpid()}" not in running()
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= set(before)
     assert f"ukernel-bench-{os.getpid()}-" not in Path("/proc/net/unix").read_text()
     assert os.sched_getaffinity(0) == cores
 

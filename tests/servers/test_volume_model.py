@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from servers.fs.paths import parents
 from servers.fs.volume import Volume
 from tests.servers.disk import BadSector, Disk, PowerCut
 from tests.servers.model import Model, tree_of
@@ -95,7 +96,7 @@ class VolumeMachine(RuleBasedStateMachine):
         self.disk.heal()
         if got is BadSector:
             assert fault is not None
-            after.tree = self.one_of(after)
+            after.tree = self.one_of([self.model, after, *self.halfway(name, arguments)])
         elif got is NoSpace:
             assert expected is not None
             after = self.model
@@ -103,9 +104,19 @@ class VolumeMachine(RuleBasedStateMachine):
             assert got == expected
         self.model = after
 
-    def one_of(self, after: Model) -> dict[str, bytes | None]:
+    def halfway(self, name: str, arguments: tuple[object, ...]) -> list[Model]:
+        """`mkdir` makes one directory after the other: each is there or not, entirely."""
+        made: list[Model] = []
+        for parent in parents(str(arguments[0])) if name == "mkdir" else []:
+            step = Model(made[-1].tree if made else self.model.tree)
+            if outcome(step, "mkdir", (parent,)) is not None:
+                break
+            made.append(step)
+        return made
+
+    def one_of(self, allowed: list[Model]) -> dict[str, bytes | None]:
         found = tree_of(self.volume)
-        assert found in (self.model.tree, after.tree)
+        assert found in [model.tree for model in allowed]
         return found
 
 

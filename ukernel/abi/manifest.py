@@ -203,7 +203,8 @@ class Server(Part):
     cores: Annotated[Listed[Core], AfterValidator(_some)] | None = None
     """CPU numbers that it may run on; without it, all."""
     memory: Size | None = None
-    """Bytes of memory that it may have: `128MiB`; without it, no limit."""
+    """Bytes of private memory, and of regions, that it may have: `128MiB`; without it the first
+    has no limit and the second is 256 MiB."""
     window: Annotated[int, Field(ge=1, le=64)] = 8
     """Credit: messages that the kernel delivers before one is answered."""
     args: dict[str, Arg] = Field(default_factory=dict)

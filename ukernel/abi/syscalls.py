@@ -84,6 +84,10 @@ class Kernel(Interface):
     def badges(self) -> list[u64]:
         """Badges that somebody still holds on this endpoint (RECV). 0 is not listed."""
 
+    @op(12, posted=True)
+    def progress(self) -> None:
+        """The call under way takes long, but it is getting on."""
+
     @op(20)
     def notification(self) -> bytes:
         """A new notification: a word of bits, empty."""
@@ -170,7 +174,7 @@ class SlotRow(NamedTuple):
     hello_ns: u64
     ready_ns: u64
     first_reply_ns: u64
-    last_reply_ns: u64
+    progress_ns: u64
 
 
 class Count(NamedTuple):

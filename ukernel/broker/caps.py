@@ -1,8 +1,7 @@
 """caps: the derivation trees. A right never grows, and nothing outlives a revoke above it.
 
-A token is looked up together with the life that presents it, so a token in the wrong hands is
-worth nothing. Deleting a capability leaves what was derived from it, under its parent; revoking
-destroys all of that. The death of a life deletes what it held.
+A token is looked up with the life that presents it: in the wrong hands it is worth nothing.
+Deleting a capability, as death does, leaves what was derived from it; revoking destroys that.
 """
 
 from collections.abc import Iterator

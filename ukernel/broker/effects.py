@@ -1,14 +1,12 @@
 """effects: events go into `step`, effects come out. Neither side of the border does the other's.
 
-Descriptors are named by numbers here; only the shell knows the real ones. A line each, because
-the two tables are read as tables. Times are CLOCK_MONOTONIC nanoseconds.
+Descriptors are named by numbers; only the shell knows the real ones. Times: CLOCK_MONOTONIC ns.
 """
 # ruff: noqa: UP014
 
 from typing import NamedTuple
 
-# A frame, empty when there were several; `pid` is what Linux says of a connection that is not
-# bound to a task, else 0.
+# A frame, empty when there were several; `pid` as Linux says, of an unbound connection, else 0.
 Arrived = NamedTuple("Arrived", [("now", int), ("rid", bytes), ("frame", bytes), ("pid", int)])
 Tick = NamedTuple("Tick", [("now", int)])  # time passes: deadlines are looked at
 Refill = NamedTuple("Refill", [("tokens", list[bytes])])  # fresh random tokens

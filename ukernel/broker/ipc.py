@@ -1,8 +1,8 @@
 """ipc: a call is delivered at most once, to a life that asked for it, and has one outcome.
 
-QUEUED -> STARTED(life) -> REPLIED. The kernel owns the queues; a server gets what it gave credit
-for. `Life.sent` holds the calls that still need an outcome: what is no longer in it (deadline
-passed, client dead) is skipped in queues, and a late reply to it is dropped and counted.
+QUEUED -> STARTED(life) -> REPLIED. A server gets what it gave credit for. `Life.sent` holds the
+calls that still need an outcome: what is no longer in it (deadline passed, client dead) is skipped
+in queues, and a late reply to it is dropped and counted.
 """
 
 from collections.abc import Callable, Iterable
@@ -117,7 +117,7 @@ def reply(k: State, life: Life, m: wire.Message, now: int) -> None:
         return
     endpoint = c.endpoint
     endpoint.credit += 1
-    life.slot.replies, life.last_reply_ns = life.slot.replies + 1, now
+    life.slot.replies, life.progress_ns = life.slot.replies + 1, now
     if not life.first_reply_ns and m.status <= Code.ANSWER:
         life.first_reply_ns = now
         event(k, syscalls.EVENT_SERVING, life, str(now))

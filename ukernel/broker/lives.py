@@ -9,7 +9,7 @@ from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import CALL, GRANT, RECV, Begun
 from ukernel.broker import caps, effects, ipc, memory
 from ukernel.broker.objects import Control, Device, Life, Refusal, Slot
-from ukernel.broker.state import Request, State, answer, event, notice, remember
+from ukernel.broker.state import Request, State, answer, event, fault, notice, remember
 
 AUTOMATIC = b"\0"  # how a routing id begins that the peer did not choose itself
 ENDS = (syscalls.DEAD, syscalls.FAILED, syscalls.STOPPED)
@@ -18,8 +18,8 @@ ENDS = (syscalls.DEAD, syscalls.FAILED, syscalls.STOPPED)
 def boot(k: State, pid: int, now: int) -> Life:
     """The root task: its slot, its life, the control capability. Once, before anything else."""
     k.root = life = _new_life(k, _new_slot(k, "root", 255, 8, 0), now)
-    top = caps.root(k, k.control)
-    life.named["control"] = caps.derive(k, top, life, syscalls.ALL_RIGHTS).token
+    control = caps.derive(k, caps.root(k, k.control), life, syscalls.ALL_RIGHTS)
+    life.named["control"] = control.token
     life.pid = pid
     return life
 
@@ -31,11 +31,12 @@ def hello(k: State, e: effects.Arrived) -> None:
     life = next((x for x in k.lives.values() if (x.secret, x.pid) == (secret, e.pid)), None)
     if life is None or e.rid[:1] != AUTOMATIC:
         k.count("unbound")
+        for offender in [x for x in k.lives.values() if x.pid == e.pid]:
+            fault(k, offender, syscalls.EVENT_DENIED, "spoke on a line that is not its own")
         body = wire.pack(["not an announced process with its secret", {}])
         k.out.append(effects.Send(e.rid, wire.encode(wire.REPLY, status=Code.E_DENIED, body=body)))
         return
-    life.secret = b""  # it works once
-    life.rid, life.hello_ns = e.rid, e.now
+    life.secret, life.rid, life.hello_ns = b"", e.rid, e.now  # a secret works once
     k.bound[e.rid] = life
     answer(k, life, 0, Code.OK, wire.pack([life.slot.name, life.number, life.named]))
 
@@ -115,6 +116,10 @@ def ready(k: State, r: Request, fingerprint: str) -> None:
     r.life.slot.fingerprint, r.life.slot.state = fingerprint, syscalls.READY
     r.life.ready_ns = r.now
     event(k, syscalls.EVENT_READY, r.life, fingerprint)
+
+
+def progress(k: State, r: Request) -> None:
+    r.life.progress_ns = r.now
 
 
 def end(k: State, r: Request, state: str) -> None:

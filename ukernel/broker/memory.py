@@ -1,7 +1,6 @@
 """memory: regions, notifications, and the machine's devices with their IOMMU domains.
 
-A region is mapped into a domain only by a task that holds both the device and the region. What
-the kernel takes back, the machine is told at once to forget.
+A task maps a region into a domain only if it holds both; what is taken back is unmapped at once.
 """
 
 from ukernel.abi import wire

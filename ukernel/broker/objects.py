@@ -166,7 +166,7 @@ class Life:
     hello_ns: int = 0
     ready_ns: int = 0
     first_reply_ns: int = 0
-    last_reply_ns: int = 0
+    progress_ns: int = 0  # its last reply, or word that it is getting on
 
 
 @dataclass(slots=True, eq=False)

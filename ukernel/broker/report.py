@@ -44,7 +44,7 @@ def _slot_row(s: Slot) -> SlotRow:
         s.name, s.number, s.state, life.pid, s.priority, len(life.caps),
         len(life.owned) + len(s.regions), s.region_bytes, len(s.endpoint.queue), len(life.taken),
         s.calls, s.replies, s.errors, s.faults, life.begun_ns, life.hello_ns, life.ready_ns,
-        life.first_reply_ns, life.last_reply_ns,
+        life.first_reply_ns, life.progress_ns,
     )  # fmt: skip
 
 

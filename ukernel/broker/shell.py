@@ -1,7 +1,6 @@
 """shell: the kernel's only I/O. Frames become events, effects become system calls of Linux.
 
-One ROUTER socket, one loop, one blocking receive. Nothing here decides anything, and nothing
-here waits for a task: a send that cannot be taken at once makes its receiver a stranger.
+One ROUTER socket, one loop, one blocking receive. It decides nothing and waits for no task.
 """
 
 import array

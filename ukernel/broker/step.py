@@ -22,7 +22,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {handler.__name__: handler for handler
     ipc.delete, ipc.revoke,
     memory.notification, memory.signal, memory.take, memory.waitable,
     memory.region, memory.map, memory.lines, memory.dma_map, memory.device_fault,
-    lives.ready, lives.slot, lives.device, lives.begin, lives.start, lives.end,
+    lives.ready, lives.progress, lives.slot, lives.device, lives.begin, lives.start, lives.end,
     lives.stop, lives.schedule, lives.kill,
     report.caps, report.slots, report.counters, report.trace,
 )}  # fmt: skip

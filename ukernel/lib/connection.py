@@ -18,7 +18,7 @@ import zmq
 from zmq.backend import Socket
 
 from ukernel.abi import wire
-from ukernel.abi.errors import BY_CODE, CallError, Code, Denied
+from ukernel.abi.errors import BY_CODE, CallError, Code, Denied, Protocol
 from ukernel.abi.syscalls import Boot
 
 ENVIRONMENT = "UKERNEL_TASK"
@@ -128,6 +128,14 @@ class Connection:
             )
         return token
 
+    def transmit(self, frame: bytes) -> None:
+        """Send a frame. Raises Protocol for one that ZeroMQ would drop together with the line."""
+        if len(frame) > wire.MAX_FRAME:
+            raise Protocol(
+                f"a message of {len(frame)} bytes, at most {wire.MAX_FRAME}: lend memory instead"
+            )
+        self.socket.send(frame)
+
     def receive(self) -> wire.Message:
         """The next message from the kernel, waiting for it."""
         m = wire.decode(self.socket.recv())
@@ -145,7 +153,7 @@ class Connection:
     ) -> wire.Message:
         """Send and wait for the one outcome; whatever else comes first goes to the inbox."""
         self._seq = seq = self._seq + 1
-        self.socket.send(
+        self.transmit(
             wire.encode(
                 wire.SYS if system else wire.CALL,
                 opcode=opcode,
@@ -170,7 +178,7 @@ class Connection:
         self._seq = seq = self._seq + 1
         op = wire.SYS if system else wire.CALL
         frame = wire.encode(op, flags=wire.ASYNC, opcode=opcode, seq=seq, token=token, body=body)
-        self.socket.send(frame)
+        self.transmit(frame)
         return seq
 
     def collect(self) -> wire.Message:
@@ -186,7 +194,7 @@ class Connection:
     ) -> None:
         """Send one-way. Whether anybody receives it is not told."""
         op = wire.SYS if system else wire.SEND
-        self.socket.send(wire.encode(op, opcode=opcode, token=token, caps=caps, body=body))
+        self.transmit(wire.encode(op, opcode=opcode, token=token, caps=caps, body=body))
 
     def descriptors(self, tag: int) -> list[int]:
         """The descriptors announced as `tag`; the caller owns them."""

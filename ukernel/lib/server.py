@@ -158,6 +158,11 @@ class Server(Interface):
         badge, client = unpack_stamp(m.token)
         return Caller(badge, client, m.deadline_ns)
 
+    def progress(self) -> None:
+        """Say, from within a long call, that it is getting on: `ukernel ps` and whoever watches
+        for hangs can tell slow from stuck."""
+        kernel(self.connection).progress()
+
     def export(self, obj: Interface, badge: int) -> None:
         """Make `obj` callable under `badge`; returned from a method it becomes a capability."""
         obj.badge = badge
@@ -287,7 +292,10 @@ class Server(Interface):
             frame = wire.encode(wire.REPLY, flags=flags, seq=number, caps=caps, body=body)
         else:
             frame = wire.encode(wire.REPLY, seq=number, body=wire.pack(value))
-        self.connection.socket.send(frame)
+        try:
+            self.connection.transmit(frame)
+        except Protocol as error:  # the caller asked for too much; that must not kill anybody
+            self._refuse(number, error)
 
     def _handle_for(self, obj: Any) -> tuple[tuple[bytes, ...], int, int]:
         """A capability for a result: an own object's is minted and leaves us, another is shared."""
