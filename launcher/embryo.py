@@ -11,19 +11,16 @@ import contextlib
 import gc
 import json
 import os
-import runpy
 import socket
 import sys
 import traceback
-import types
 from typing import NamedTuple, NoReturn
 
+from launcher import programs
 from ukernel.lib import connection
 from ukernel.lib.confine import give_up_privileges
 
 MAX_REQUEST = 64 * 1024
-
-programs: dict[str, types.CodeType] = {}  # by module, as the zygote found them
 
 
 class Spawn(NamedTuple):
@@ -48,17 +45,6 @@ def wait(line: socket.socket, address: str) -> NoReturn:
     _become(Spawn(*json.loads(data)), fds)
 
 
-def _run(module: str) -> None:
-    """As `python -m`, but quick for what is loaded: its code is here, only not yet run as main."""
-    code = programs.get(module)
-    if code is None:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-        return
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
-    main.__dict__.update(__file__=code.co_filename, __package__=module.rpartition(".")[0])
-    exec(code, main.__dict__)
-
-
 def _touch_everything() -> None:
     """Make the pages that this process will write its own now, while nobody waits for it."""
     gc.unfreeze()
@@ -78,7 +64,7 @@ def _become(what: Spawn, fds: list[int]) -> NoReturn:
     sys.argv = [what.module, *what.argv]
     code: object = 0
     try:
-        _run(what.module)
+        programs.run(what.module)
     except SystemExit as leaving:
         code = leaving.code
     except BaseException:

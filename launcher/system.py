@@ -266,9 +266,9 @@ class System:
         task.killed_ns = 0
         self.recoveries.append(task.stages)
         self._settle(task, syscalls.DEAD)
-        self.tell("died", f"{task.name}#{task.life}", describe(status))
         task.restarts += 1
         self.start(task)
+        self.tell("died", f"{task.name}#{task.stages.life}", describe(status))
 
     def _settle(self, task: Task, state: str) -> None:
         task.control.end(state)

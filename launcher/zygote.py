@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import importlib
-import importlib.util
 import json
 import os
 import select
@@ -21,11 +19,9 @@ import socket
 import struct
 import subprocess
 import sys
-import traceback
-from importlib.abc import InspectLoader
 from pathlib import Path
 
-from launcher import embryo, orphans
+from launcher import embryo, orphans, programs
 from launcher.embryo import MAX_REQUEST, Spawn
 from launcher.rundir import discard
 
@@ -148,37 +144,12 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.path += path  # last, so that a user's folder hides nothing of ours
     for module in preload:
-        _import(module)
+        programs.preload(module)
     gc.collect()
     gc.freeze()
     nest = Nest(line, run_dir)
     nest.serve()
     nest.close()
-
-
-def _import(module: str) -> None:
-    """Import what a task will need, if it is made to be imported: a script would run here."""
-    try:
-        spec = importlib.util.find_spec(module)
-        if spec is not None and (spec.submodule_search_locations or _is_guarded(spec.origin)):
-            importlib.import_module(module)
-            _remember_program(module)
-    except (Exception, SystemExit):
-        traceback.print_exc()  # the task itself will meet the error, and say so in its own log
-
-
-def _remember_program(module: str) -> None:
-    """Keep the code of what will run as main, so that a start need not look for it."""
-    name = f"{module}.__main__" if hasattr(sys.modules[module], "__path__") else module
-    spec = importlib.util.find_spec(name)
-    if spec is not None and isinstance(spec.loader, InspectLoader):
-        code = spec.loader.get_code(name)
-        if code is not None:
-            embryo.programs[module] = code
-
-
-def _is_guarded(source: str | None) -> bool:
-    return source is not None and "__main__" in Path(source).read_text(errors="replace")
 
 
 if __name__ == "__main__":
