@@ -29,8 +29,9 @@ from launcher.tasks import Stages, Task
 from launcher.zygote import Zygote
 from ukernel.abi import syscalls, wire
 from ukernel.abi.manifest import Restart, Server, VirtioBlk, start_order
-from ukernel.abi.syscalls import CALL, GRANT, CapRow, Control, Grant, SlotRow
+from ukernel.abi.syscalls import CALL, GRANT, Begun, CapRow, Control, Grant, SlotRow
 from ukernel.lib.connection import TaskInfo
+from ukernel.lib.stub import together
 
 MACHINE = "machine"  # the slot of the hardware simulator
 READY_S = 10.0  # until a server must have called ready at boot
@@ -134,7 +135,7 @@ class System:
     ) -> Task:
         assert self.kernel is not None
         token = self._control().slot(name, priority, window, memory or REGIONS)
-        task = self.tasks[name] = Task(name, module, grants, self.kernel.task(token))
+        task = self.tasks[name] = Task(name, module, grants, token, self.kernel.task(token))
         return task
 
     def _grants(self, server: Server) -> list[Grant]:
@@ -187,7 +188,7 @@ class System:
         """Give a slot its next life and a process."""
         assert self.kernel is not None
         assert self.zygote is not None
-        begun = task.control.begin(task.grants)
+        begun = self._begin(task)
         (control,) = self.kernel.connection.descriptors(begun.tag)
         spec = task.spec
         where = self.file.where("servers", task.name) if spec else str(self.file.path)
@@ -206,6 +207,14 @@ class System:
             task.control.schedule(spec.priority, list(spec.cores or ()), spec.policy == "fifo")
         if task.stages is not None:
             task.stages.spawned_ns = time.monotonic_ns()
+
+    def _begin(self, task: Task) -> Begun:
+        """The slot's next life; one that has just died is settled in the same breath."""
+        assert self.kernel is not None
+        ends = [(task.token, "end", (syscalls.DEAD,))] if task.state == syscalls.DEAD else []
+        begin = (task.token, "begin", (task.grants,))
+        begun: Begun = together(self.kernel.connection, *ends, begin)[-1]
+        return begun
 
     @contextlib.contextmanager
     def _stdio(self, task: Task) -> Any:
@@ -265,7 +274,7 @@ class System:
         task.stages = Stages(task.name, task.life, status, task.killed_ns, now)
         task.killed_ns = 0
         self.recoveries.append(task.stages)
-        self._settle(task, syscalls.DEAD)
+        task.state = syscalls.DEAD
         task.restarts += 1
         self.start(task)
         self.tell("died", f"{task.name}#{task.stages.life}", describe(status))

@@ -38,6 +38,7 @@ class Task:
     name: str
     module: str
     grants: list[Grant]
+    token: bytes  # the task capability
     control: Control
     spec: Server | None = None
     process: Process | None = None

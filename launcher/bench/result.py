@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -121,19 +122,24 @@ def print_table(result: QuickResult) -> None:
 
 
 def _rows_table(result: QuickResult) -> Table:
+    """Narrow enough for 80 columns; a status other than ok is told below it, with its reasons."""
     sizes = {f"{row.size} B, {row.depth} deep" for row in result.results}
     host = result.host
     where = f"{host['cpu']}, all on core {host['core']}, clock {host['clock_source']}"
-    table = Table(title=f"brokered round trip, {', '.join(sizes)}: {where}", title_justify="left")
-    table.add_column("path")
-    for name in (*(f"{shown} µs" for shown in SHOWN.values()), "p50 95 %", "calls/s", "status"):
-        table.add_column(name, justify="right")
+    title = f"brokered round trip in µs, {', '.join(sizes)}\n{where}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("path", no_wrap=True)
+    for name in (*SHOWN.values(), "p50 95 %", "calls/s"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in result.results:
-        times = [f"{row.summary[name] / 1000:.1f}" for name in SHOWN]
-        low, high = (x / 1000 for x in row.summary["ci95"])
-        rate = f"{row.summary['calls_per_s']:,}"
-        table.add_row(row.peer, *times, f"{low:.1f}-{high:.1f}", rate, row.status)
+        times = [_short(row.summary[name] / 1000) for name in SHOWN]
+        low, high = (_short(x / 1000) for x in row.summary["ci95"])
+        table.add_row(row.peer, *times, f"{low}-{high}", f"{row.summary['calls_per_s']:,}")
     return table
+
+
+def _short(value_us: float) -> str:
+    return f"{value_us:.1f}" if value_us < 100 else f"{value_us:.0f}"
 
 
 def say(text: str) -> None:

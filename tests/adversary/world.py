@@ -85,6 +85,10 @@ class Intruder(Connection):
         fields = {"opcode": opcode, "deadline_ns": deadline_ns, "caps": caps, "body": body}
         return self.ask(op, token=token, **fields)
 
+    def collect_all(self, numbers: list[int]) -> list[wire.Message]:
+        """As the library's, from where `outcome` keeps them."""
+        return [self.outcome(number) for number in numbers]
+
     def ask(self, op: int, **fields: Any) -> wire.Message:
         """As `put`; its outcome."""
         return self.outcome(self.put(op, **fields))

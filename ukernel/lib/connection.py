@@ -86,6 +86,7 @@ class Connection:
         self.stats = Stats()
         self.inbox: deque[wire.Message] = deque()
         self._outcomes: deque[wire.Message] = deque()
+        self._unwanted: set[int] = set()
         self._control = socket.socket(fileno=info.control_fd)
         self._fds: dict[int, list[int]] = {}
         self._seq = 0
@@ -166,28 +167,50 @@ class Connection:
         )
         while True:
             m = self.receive()
-            if m.op == wire.REPLY:
-                if m.seq == seq:
-                    return m
-                self._outcomes.append(m)  # of a posted call
-            else:
-                self.inbox.append(m)
+            if m.op == wire.REPLY and m.seq == seq:
+                return m
+            self.put_aside(m)
 
-    def post(self, token: bytes, opcode: int, body: bytes, system: bool = False) -> int:
-        """Begin a call and go on; its number. `collect` brings the outcome of every one."""
+    def put_aside(self, m: wire.Message) -> None:
+        """Keep what came while something else was waited for."""
+        if m.op != wire.REPLY:
+            self.inbox.append(m)
+        elif m.seq in self._unwanted:
+            self._unwanted.remove(m.seq)
+        else:
+            self._outcomes.append(m)
+
+    def post(
+        self, token: bytes, opcode: int, body: bytes, *, system: bool = False, wanted: bool = True
+    ) -> int:
+        """Begin a call and go on; its number. `collect` brings the outcome, if it is `wanted`."""
         self._seq = seq = self._seq + 1
         op = wire.SYS if system else wire.CALL
-        frame = wire.encode(op, flags=wire.ASYNC, opcode=opcode, seq=seq, token=token, body=body)
-        self.transmit(frame)
+        self.transmit(
+            wire.encode(op, flags=wire.ASYNC, opcode=opcode, seq=seq, token=token, body=body)
+        )
+        if not wanted:
+            self._unwanted.add(seq)
         return seq
 
     def collect(self) -> wire.Message:
         """The next outcome of a call that was begun with `post`: `seq` says which."""
-        if self._outcomes:
-            return self._outcomes.popleft()
-        while (m := self.receive()).op != wire.REPLY:
-            self.inbox.append(m)
-        return m
+        while not self._outcomes:
+            self.put_aside(self.receive())
+        return self._outcomes.popleft()
+
+    def collect_all(self, numbers: list[int]) -> list[wire.Message]:
+        """The outcomes of these posted calls, in this order."""
+        found: dict[int, wire.Message] = {}
+        others = []
+        while len(found) < len(numbers):
+            m = self.collect()
+            if m.seq in numbers:
+                found[m.seq] = m
+            else:
+                others.append(m)
+        self._outcomes.extend(others)
+        return [found[number] for number in numbers]
 
     def send(
         self, token: bytes, opcode: int, body: bytes, caps: tuple[bytes, ...], system: bool = False

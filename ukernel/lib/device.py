@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
+from ukernel.abi import wire
 from ukernel.abi.errors import Protocol
 from ukernel.abi.interface import Lent
 from ukernel.abi.services import Access, Registers
-from ukernel.lib.connection import Connection
+from ukernel.lib.connection import Connection, error_of
 from ukernel.lib.memory import map_tag
-from ukernel.lib.stub import bind, kernel, stub_class, together
+from ukernel.lib.stub import SYSTEM_CALLS, bind, kernel, stub_class, together
 
 
 class DmaRegion:
@@ -41,7 +43,7 @@ ALIGN = 4096  # of a piece of it
 
 
 class Device:
-    """One device, as a life of its driver holds it. `interrupt` is an eventfd to wait on."""
+    """One device, as a life of its driver holds it."""
 
     def __init__(self, connection: Connection, name: str) -> None:
         self.name = name
@@ -49,10 +51,28 @@ class Device:
         self.token = connection.capability(name)
         self._registers = bind(Registers, connection, self.token)
         self._kernel = kernel(connection, self.token)
-        self.doorbell, self.interrupt = connection.descriptors(self._kernel.lines())
+        lines = SYSTEM_CALLS["lines"].number  # asked for now, needed when the queues are there
+        self._asked = connection.post(self.token, lines, wire.pack([]), system=True)
         self._lent: dict[tuple[bytes, bool], Window] = {}
         self._arena: DmaRegion | None = None
         self._used = 0
+
+    @cached_property
+    def _lines(self) -> list[int]:
+        (reply,) = self.connection.collect_all([self._asked])
+        if reply.status:
+            raise error_of(reply)
+        return self.connection.descriptors(wire.unpack(reply.body))
+
+    @property
+    def doorbell(self) -> int:
+        """The eventfd that tells the device to look at its queues."""
+        return self._lines[0]
+
+    @property
+    def interrupt(self) -> int:
+        """The eventfd that the device raises."""
+        return self._lines[1]
 
     def load(self, offset: int) -> int:
         """A 32-bit register; sees every `store` before it."""

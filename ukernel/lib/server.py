@@ -189,7 +189,8 @@ class Server(Interface):
         """Announce readiness, then take one message after the other."""
         connection = self.connection
         ready = SYSTEM_CALLS["ready"].number
-        connection.post(wire.NO_TOKEN, ready, wire.pack([fingerprint(type(self))]), system=True)
+        body = wire.pack([fingerprint(type(self))])
+        connection.post(wire.NO_TOKEN, ready, body, system=True, wanted=False)
         self._give_credit(MAX_WINDOW)
         inbox, receive = connection.inbox, connection.receive
         while self._running:
@@ -225,6 +226,8 @@ class Server(Interface):
             self._serve_call(m)
         elif m.op == wire.NOTICE:
             self.notice(m.opcode, wire.unpack(m.body))
+        else:
+            self.connection.put_aside(m)
 
     def notice(self, kind: int, body: Any) -> None:
         """What the kernel says on its own."""

@@ -25,13 +25,13 @@ from ukernel.abi.interface import (
     is_interface,
     typed,
 )
-from ukernel.abi.syscalls import Kernel
+from ukernel.abi.syscalls import Control, Kernel
 from ukernel.lib import task
 from ukernel.lib.connection import Connection, error_of
 
 T = TypeVar("T", bound=Interface)
 TIMEOUT_S = 30.0
-SYSTEM_CALLS = {operation.name: operation for operation in Kernel.ops.values()}
+SYSTEM_CALLS = {operation.name: operation for operation in (Kernel.ops | Control.ops).values()}
 OK, DEAD_UNKNOWN = int(Code.OK), int(Code.E_DEAD_UNKNOWN)
 
 
@@ -87,12 +87,11 @@ def together(connection: Connection, *calls: tuple[bytes, str, tuple[Any, ...]])
         connection.post(token, operation.number, wire.pack(args), system=True)
         for operation, (token, _, args) in zip(operations, calls, strict=True)
     ]
-    replies = {m.seq: m for m in (connection.collect() for _ in numbers)}
     results = []
-    for operation, number in zip(operations, numbers, strict=True):
-        if replies[number].status:
-            raise error_of(replies[number])
-        results.append(typed(operation.result, wire.unpack(replies[number].body)))
+    for operation, reply in zip(operations, connection.collect_all(numbers), strict=True):
+        if reply.status:
+            raise error_of(reply)
+        results.append(typed(operation.result, wire.unpack(reply.body)))
     return results
 
 
