@@ -96,7 +96,12 @@ def _start(
     """A process that has imported everything, or soon will have, and waits to be told."""
     module = [sys.executable, "-m", "launcher.bench.peers"]
     what = [name, role, address, str(core), counts.dump()]
-    return subprocess.Popen([*module, *what], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        [*module, *what],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is ours to hear; the process dies with us
+    )
 
 
 def _tell(process: subprocess.Popen[bytes]) -> bytes:
