@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-from types import TracebackType
 from typing import Any
 
 from launcher.frames import MAX_ANSWER, BadFrame, Inflow, dump
@@ -50,12 +49,7 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:

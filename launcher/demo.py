@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launcher.bench import ipc
+from launcher.bench.stats import percentile
 from launcher.config import load
 from launcher.job import Job
 from launcher.system import System
@@ -81,9 +82,8 @@ class Findings:
             "sha256_ok": self.good == every,
             "kills": self.kills,
             "recovery_ms": {
-                "p50": round(_rank(ordered, 0.50), 2),
-                "p99": round(_rank(ordered, 0.99), 2),
-                "max": round(_rank(ordered, 1.0), 2),
+                name: round(percentile(ordered, part), 2) if ordered else 0.0
+                for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
             },
             "calls": self.calls,
             "acked_writes_lost": self.lost,
@@ -97,11 +97,6 @@ class Findings:
 def broker_lines() -> int:
     """Lines of the trusted kernel, comments and blank lines included."""
     return sum(len(path.read_text().splitlines()) for path in BROKER.glob("*.py"))
-
-
-def _rank(ordered: list[float], share: float) -> float:
-    """Nearest-rank percentile of a sorted list; 0 of an empty one."""
-    return ordered[max(0, -(-int(share * 100 * len(ordered)) // 100) - 1)] if ordered else 0.0
 
 
 def source_tree() -> dict[str, Path]:

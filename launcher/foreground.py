@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 
 from launcher.commands.common import show_table
 from launcher.config import SystemFile
@@ -47,12 +46,7 @@ class StopSignals:
         signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         signal.set_wakeup_fd(-1)
         for signo, handler in zip(STOP_SIGNALS, self._old, strict=True):
             signal.signal(signo, handler)

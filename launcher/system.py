@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import zmq
@@ -72,12 +71,7 @@ class System:
     def __enter__(self) -> System:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.down()
 
     # --- boot -----------------------------------------------------------------------------------
@@ -108,15 +102,7 @@ class System:
             for device in manifest.hardware:
                 self._control().device(device, MACHINE)
         for name, server in manifest.servers.items():
-            task = self._new_task(
-                name,
-                server.run,
-                self._grants(server),
-                server.priority,
-                server.window,
-                server.memory,
-            )
-            task.spec, task.args = server, dict(server.args)
+            self._new_server(name, server)
 
     def _new_server(self, name: str, spec: Server) -> Task:
         grants = self._grants(spec)

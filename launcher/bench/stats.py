@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from statistics import median
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
 
 RESAMPLES = 2000
 SEED = 1  # the interval of the same figures is always the same
 
 
-def percentile(ordered: Sequence[int], part: float) -> int:
+def percentile(ordered: Sequence[Number], part: float) -> Number:
     """The smallest sample that at least `part` (0 to 1) of all samples do not exceed."""
     rank = -int(-part * len(ordered) // 1)  # rounded up
     return ordered[min(max(rank, 1), len(ordered)) - 1]

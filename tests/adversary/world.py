@@ -71,38 +71,13 @@ class Intruder(Connection):
         self.socket.send(wire.encode(op, **{"seq": self._seq, **fields}))
         return self._seq
 
-    def call(
-        self,
-        token: bytes,
-        opcode: int,
-        body: bytes,
-        caps: tuple[bytes, ...] = (),
-        deadline_ns: int = 0,
-        system: bool = False,
-    ) -> wire.Message:
-        """As the library's, and outcomes of other calls that come meanwhile are kept."""
-        op = wire.SYS if system else wire.CALL
-        fields = {"opcode": opcode, "deadline_ns": deadline_ns, "caps": caps, "body": body}
-        return self.ask(op, token=token, **fields)
-
-    def collect_all(self, numbers: list[int]) -> list[wire.Message]:
-        """As the library's, from where `outcome` keeps them."""
-        return [self.outcome(number) for number in numbers]
-
     def ask(self, op: int, **fields: Any) -> wire.Message:
         """As `put`; its outcome."""
         return self.outcome(self.put(op, **fields))
 
     def outcome(self, seq: int) -> wire.Message:
-        """The reply to number `seq`; what else arrives goes to the inbox."""
-        for _ in range(len(self.inbox)):
-            m = self.inbox.popleft()
-            if m.op == wire.REPLY and m.seq == seq:
-                return m
-            self.inbox.append(m)
-        while (m := self.receive()).op != wire.REPLY or m.seq != seq:
-            self.inbox.append(m)
-        return m
+        """The reply to number `seq`; what else arrives is kept."""
+        return self.collect_all([seq])[0]
 
     def delivered(self) -> wire.Message:
         """The next call that the kernel brings, to an intruder that serves."""
@@ -111,7 +86,7 @@ class Intruder(Connection):
                 self.inbox.remove(m)
                 return m
         while (m := self.receive()).op != wire.DELIVER:
-            self.inbox.append(m)
+            self.put_aside(m)
         return m
 
     def serve(self, credit: int = 1) -> None:
