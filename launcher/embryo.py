@@ -8,65 +8,47 @@ microseconds: what remains is the task's own setup.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import socket
 import sys
 import traceback
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
+
+import zmq
 
 from launcher import programs
+from launcher.rehearsal import rehearse
+from launcher.spawn import MAX_FDS, MAX_REQUEST, Spawn, take_on
+from ukernel.abi.exits import OUT_OF_MEMORY
 from ukernel.lib import connection
 from ukernel.lib.confine import give_up_privileges
-
-MAX_REQUEST = 64 * 1024
-
-
-class Spawn(NamedTuple):
-    """What a process is to become."""
-
-    module: str
-    task: str  # TaskInfo as JSON
-    argv: list[str]
-    directory: str = ""  # where relative paths in `argv` start; empty: where the launcher is
 
 
 def wait(line: socket.socket, address: str) -> NoReturn:
     """Get everything ready, then wait for a Spawn and the descriptors that go with it."""
     os.setsid()
     give_up_privileges()
-    connection.prepare(address)
-    _touch_everything()
-    data, fds, _, _ = socket.recv_fds(line, MAX_REQUEST, 4)
+    context = connection.prepare(address)
+    with contextlib.suppress(OSError, zmq.ZMQError):  # without it, a start takes longer
+        rehearse(context)
+    data, fds, _, _ = socket.recv_fds(line, MAX_REQUEST, MAX_FDS)
     line.close()
     if not data:
         os._exit(0)  # the zygote is gone
     _become(Spawn(*json.loads(data)), fds)
 
 
-def _touch_everything() -> None:
-    """Make the pages that this process will write its own now, while nobody waits for it."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-
-
 def _become(what: Spawn, fds: list[int]) -> NoReturn:
     """Run the module as `python -m` would, in this process."""
-    control, *stdio = fds
-    for target, fd in enumerate(stdio):
-        os.dup2(fd, target)
-        os.close(fd)
-    os.environ[connection.ENVIRONMENT] = _with_control(what.task, control)
-    if what.directory:
-        os.chdir(what.directory)
-    sys.argv = [what.module, *what.argv]
+    take_on(what, fds)
     code: object = 0
     try:
         programs.run(what.module)
     except SystemExit as leaving:
         code = leaving.code
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
     except BaseException:
         traceback.print_exc()
         code = 1
@@ -77,7 +59,3 @@ def _become(what: Spawn, fds: list[int]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(int(code or 0) if isinstance(code, int | None) else 1)
-
-
-def _with_control(task: str, control: int) -> str:
-    return json.dumps({**json.loads(task), "control_fd": control})

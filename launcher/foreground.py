@@ -13,10 +13,12 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from launcher import vitals
 from launcher.commands.common import show_table
 from launcher.config import SystemFile
 from launcher.control import Control
@@ -28,6 +30,7 @@ from ukernel.abi import syscalls
 DONE, NOT_UP, UNKNOWN = 0, 1, 3  # exit status
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PUMP_S = 1.0
+MOST_BOOTS, WITHIN_S = 5, 60.0  # of a system that reboots: more is no use
 LAUNCHER = "launcher"  # its log, when nobody looks at its output
 
 
@@ -105,30 +108,57 @@ class Reporter:
 def run(
     file: SystemFile, name: str, images: dict[str, Path], for_s: float | None, ready_fd: int
 ) -> int:
-    """Boot, serve until somebody asks for the end, leave nothing. The exit status."""
-    reporter = Reporter()
+    """Boot, serve until somebody asks for the end, leave nothing. The exit status.
+
+    A system whose file says `on_kernel_death: reboot` is booted again when its kernel or its
+    machine has died, until that happens too often.
+    """
+    end_s = time.monotonic() + for_s if for_s is not None else float("inf")
+    boots: deque[float] = deque(maxlen=MOST_BOOTS)
     with StopSignals() as signals:
-        system = System(file, name=name, images=images, on_event=reporter.tell)
-        with closing(Control(system)) as control, system, signals.armed(system.selector):
+        while True:
+            boots.append(time.monotonic())
+            system = System(file, name=name, images=images)
             try:
-                system.boot()
+                return _live(system, signals, end_s, ready_fd)
+            except SystemDown as error:
+                again = file.manifest.on_kernel_death == "reboot" and error.may_reboot
+                if not again or _too_often(boots):
+                    return UNKNOWN
+                print(f"{system.name}: booting again", flush=True)
+                ready_fd = -1 if system.boot_ms else ready_fd  # who waits for it has been told
+
+
+def _live(system: System, signals: StopSignals, end_s: float, ready_fd: int) -> int:
+    """One boot, from begin to end. Raises SystemDown when its kernel or its machine has died."""
+    reporter = Reporter()
+    system.tell = reporter.tell
+    with closing(Control(system)) as control, system, signals.armed(system.selector):
+        try:
+            system.boot()
+            with control.serving():
                 _show_boot(reporter, system)
-                with control.serving():
-                    _announce(system, ready_fd)
-                    _serve(control, for_s)
-            except StopRequested as request:
-                reporter.say(f"{system.name}: {request}: going down")
-                return DONE if system.boot_ms else NOT_UP
-            except BootError as error:
-                return _complain(str(error), NOT_UP)
-            except (SystemDown, ConnectionError) as error:
-                return _complain(f"{system.name}: {error}{_last_words(system)}", UNKNOWN)
+                _announce(system, ready_fd)
+                _serve(control, end_s)
+        except StopRequested as request:
+            reporter.say(f"{system.name}: {request}: going down")
+            return DONE if system.boot_ms else NOT_UP
+        except BootError as error:
+            return _complain(str(error), NOT_UP)
+        except SystemDown as error:
+            _complain(f"{system.name}: {error}{_last_words(system)}", UNKNOWN)
+            raise
+        except ConnectionError as error:
+            return _complain(f"{system.name}: {error}{_last_words(system)}", UNKNOWN)
     return DONE
 
 
-def _serve(control: Control, for_s: float | None) -> None:
-    end = time.monotonic() + for_s if for_s is not None else float("inf")
-    while not control.stop_requested and (left_s := end - time.monotonic()) > 0:
+def _too_often(boots: deque[float]) -> bool:
+    return len(boots) == MOST_BOOTS and time.monotonic() - boots[0] < WITHIN_S
+
+
+def _serve(control: Control, end_s: float) -> None:
+    while not control.stop_requested and (left_s := end_s - time.monotonic()) > 0:
         control.system.pump(min(PUMP_S, left_s))
 
 
@@ -168,9 +198,7 @@ def _announce(system: System, ready_fd: int) -> None:
 
 
 def _last_words(system: System) -> str:
-    path = system.run.log("kernel")
-    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-    return "".join(f"\n  {line}" for line in lines[-8:])
+    return "".join(f"\n  {line}" for line in vitals.tail(system.run.log("kernel")))
 
 
 def _complain(text: str, status: int) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +20,15 @@ from ukernel.lib.stub import bind
 
 
 class SystemDown(Exception):
-    """The system ended without being asked: its kernel or its machine died."""
+    """The system ended without being asked: its kernel or its machine died, or a critical server
+    was given up. `may_reboot`: what died can be begun anew."""
+
+    def __init__(self, text: str, may_reboot: bool = True) -> None:
+        super().__init__(text)
+        self.may_reboot = may_reboot
 
 
+PATIENCE_S = 10  # for descriptors that the kernel has announced: they come before the word of them
 KERNEL_DIED = "the kernel died"
 
 
@@ -31,6 +39,8 @@ class RootConnection(Connection):
         self._kernel_fd = kernel_fd
         try:
             super().__init__(info)
+            patience = struct.pack("ll", PATIENCE_S, 0)  # struct timeval
+            self._control.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
         except wire.Malformed:
             raise SystemDown("the kernel ended before it was up") from None
 
@@ -47,6 +57,8 @@ class RootConnection(Connection):
             return super().descriptors(tag)
         except (CallError, ConnectionError):
             raise SystemDown(KERNEL_DIED) from None
+        except BlockingIOError:
+            raise SystemDown(f"the kernel has not handed over what it announced: {tag}") from None
 
 
 class KernelProcess:
@@ -64,6 +76,8 @@ class KernelProcess:
                 start_new_session=True,
             )
         self.fd = os.pidfd_open(self.process.pid)
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # libzmq aborts when it has none left
+        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (most, most))
         self._ours = ours
         self._connection: RootConnection | None = None
 

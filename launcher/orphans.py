@@ -14,11 +14,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 MARK = "UKERNEL_RUN_DIR"  # in the environment of the zygote and of all that comes from it
+TASK_PASSES = 20  # over our children, for one task
 PASSES = 1000  # over all processes: some are still being forked, and a killed one dies soon
 
 
-def end_children(run_dir: Path, task: int, zygote: int, known: Collection[int]) -> None:
+def end_children(run_dir: Path, task: int, zygote: int, known: Collection[int]) -> bool:
     """Kill and reap what the process `task`, which is dead, left behind; never one of `known`.
+    Whether nothing is left: who forks as fast as we kill has to be met again.
 
     A process id is not used again while it names a session, and our children wait for us to reap
     them: nobody else is ever hit.
@@ -31,8 +33,15 @@ def end_children(run_dir: Path, task: int, zygote: int, known: Collection[int]) 
         stray = _read(f"{pid}/comm") != nobody and _marked(pid, run_dir)
         return stray or _session(pid) == task
 
-    while found := [pid for pid in _children() if left(pid)]:
+    for _ in range(TASK_PASSES):
+        found = [pid for pid in _children() if left(pid)]
+        if not found:
+            return True
+        if any(_session(pid) == task for pid in found):  # so the group is theirs
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(task, signal.SIGKILL)  # in one breath: they may fork faster than we look
         _end(found)
+    return False
 
 
 def end_all_children(run_dir: Path) -> None:

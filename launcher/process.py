@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 
 
@@ -16,10 +17,17 @@ class Process:
 
     def send(self, signo: int) -> None:
         """Send a signal; nothing happens when the process is dead."""
+        if self.status is not None:
+            return
         try:
             signal.pidfd_send_signal(self.fd, signo)
         except ProcessLookupError:
             return
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has ended, reaped or not."""
+        return self.status is not None or bool(select.select([self.fd], [], [], 0)[0])
 
     def wait(self) -> int:
         """Wait for the end and reap it: from here on it is certainly dead."""
@@ -34,4 +42,7 @@ class Process:
 
 def describe(status: int) -> str:
     """An exit status as people say it."""
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
+    if status >= 0:
+        return f"exit {status}"
+    known = {signo.value: signo.name for signo in signal.Signals}
+    return f"killed by {known.get(-status, f'signal {-status}')}"

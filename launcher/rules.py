@@ -21,6 +21,7 @@ from launcher.source import KEY, Keys
 from ukernel.abi.manifest import Part, Server, VirtioBlk, call_cycles
 from ukernel.abi.registry import resolve_interface
 
+RESERVED = ("root", "machine", "kernel", "zygote", "launcher")  # slots and logs
 MAX_CYCLES = 10  # more would not help the reader, and a dense graph has very many
 
 
@@ -38,8 +39,10 @@ class Draft:
     directory: Path
     server_names: list[str]
     device_names: list[str]
+    group_names: list[str]
     servers: Mapping[str, Server]
     hardware: Mapping[str, Part]
+    groups: Mapping[str, tuple[str, ...]]
 
 
 def hint(wrong: str, known: Iterable[str], what: str) -> str:
@@ -54,6 +57,13 @@ def names_are_unique(draft: Draft) -> Iterator[Finding]:
     for name in draft.server_names:
         if name in draft.device_names:
             text = f"servers.{name}: hardware.{name} has this name too; rename one"
+            yield Finding(("servers", name, KEY), text)
+
+
+def names_are_free(draft: Draft) -> Iterator[Finding]:
+    for name in draft.server_names:
+        if name in RESERVED:
+            text = f"servers.{name}: every system has a {name} of its own; choose another name"
             yield Finding(("servers", name, KEY), text)
 
 
@@ -189,8 +199,75 @@ def cores_exist(draft: Draft) -> Iterator[Finding]:
                 yield Finding(("servers", name, "cores", index), text)
 
 
+def groups_name_servers(draft: Draft) -> Iterator[Finding]:
+    for group, members in draft.groups.items():
+        for index, name in enumerate(members):
+            if why := _ungroupable(draft, name):
+                yield Finding(("groups", group, index), f"groups.{group}: {why}")
+
+
+def _ungroupable(draft: Draft, name: str) -> str:
+    if name not in draft.server_names:
+        return f"no such server: {name!r}{hint(name, draft.server_names, 'servers')}"
+    if name in draft.servers and draft.servers[name].start == "demand":
+        return f"{name} has start: demand, so nobody restarts it; remove it"
+    return ""
+
+
+def groups_are_disjoint(draft: Draft) -> Iterator[Finding]:
+    group_of: dict[str, str] = {}
+    for group, members in draft.groups.items():
+        for index, name in enumerate(members):
+            first = group_of.setdefault(name, group)
+            if first != group:
+                text = (
+                    f"groups.{first}, groups.{group}: both have {name};"
+                    " a server is in one group at most, remove it from the other"
+                )
+                yield Finding(("groups", group, index), text)
+
+
+def strategies_have_a_group(draft: Draft) -> Iterator[Finding]:
+    if len(draft.groups) < len(draft.group_names):
+        return  # it may be in the one that is not well-formed
+    grouped = {name for members in draft.groups.values() for name in members}
+    for name, server in draft.servers.items():
+        strategy = server.restart.strategy
+        if strategy != "one_for_one" and name not in grouped:
+            remedy = "name it under 'groups:'"
+            if server.start == "demand":
+                remedy = "remove it, a server with start: demand runs once"
+            text = (
+                f"servers.{name}.restart.strategy: {strategy} is about a group, and {name} is in"
+                f" none; {remedy}"
+            )
+            yield Finding(("servers", name, "restart", "strategy"), text)
+
+
+def standbys_are_restarted(draft: Draft) -> Iterator[Finding]:
+    for name, server in draft.servers.items():
+        if server.standby and server.start == "demand":
+            text = (
+                f"servers.{name}.standby: a server with start: demand runs once, so nobody takes"
+                " over from it; remove it, or set start: boot"
+            )
+            yield Finding(("servers", name, "standby"), text)
+
+
+def backoffs_grow(draft: Draft) -> Iterator[Finding]:
+    for name, server in draft.servers.items():
+        backoff = server.restart.backoff
+        if backoff.max_ms < backoff.first_ms:
+            text = (
+                f"servers.{name}.restart.backoff: max_ms is {backoff.max_ms:g}, less than first_ms,"
+                f" which is {backoff.first_ms:g}; raise the one or lower the other"
+            )
+            yield Finding(("servers", name, "restart", "backoff", "max_ms"), text)
+
+
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     names_are_unique,
+    names_are_free,
     devices_exist,
     devices_have_one_driver,
     images_are_distinct,
@@ -199,4 +276,9 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     modules_exist,
     interfaces_exist,
     cores_exist,
+    groups_name_servers,
+    groups_are_disjoint,
+    strategies_have_a_group,
+    standbys_are_restarted,
+    backoffs_grow,
 )

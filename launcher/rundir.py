@@ -8,6 +8,7 @@ and go only while BASE itself is locked, so nobody sweeps away what another has 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 CONTROL = "control"  # the socket of a running system, in its directory
 LOCK = "lock"
 ADDRESS_LIMIT = 107  # bytes of a Unix socket's path, sockaddr_un(7)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 LONGEST_SOCKET = len("/.sock") + 32  # a console's, named like its device
 
 
@@ -66,6 +68,21 @@ class RunDir:
 
     def log(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"
+
+    @contextlib.contextmanager
+    def appending(self, name: str) -> Iterator[int]:
+        """A descriptor that appends to a log; to nothing, on a host that has no room for one."""
+        flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC
+        try:
+            fd = os.open(self.log(name), flags, 0o600)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def remove(self) -> None:
         """Take it all away, and the base too when this was the last system. Once is enough."""

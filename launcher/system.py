@@ -7,40 +7,58 @@ next thing to happen and handles it. No wait here depends on a server.
 from __future__ import annotations
 
 import contextlib
-import os
+import itertools
+import random
 import selectors
 import signal
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import zmq
 
-from launcher import orphans, supervisor
+from launcher import board, orphans, supervisor, vitals
+from launcher.board import MACHINE, Wiring
 from launcher.config import SystemFile
-from launcher.embryo import Spawn
 from launcher.kernel import KERNEL_DIED, KernelProcess, SystemDown
-from launcher.process import Process, describe
+from launcher.lives import Lives
+from launcher.process import describe
+from launcher.quarantine import Case
+from launcher.rounds import Rounds
 from launcher.rundir import RunDir
-from launcher.supervisor import Decision
+from launcher.supervisor import Died, Ready, SpareDied, Tick, Wanted, decide
 from launcher.tasks import Stages, Task
+from launcher.words import count
 from launcher.zygote import Zygote
 from ukernel.abi import syscalls, wire
-from ukernel.abi.manifest import Restart, Server, VirtioBlk, start_order
-from ukernel.abi.syscalls import CALL, GRANT, Begun, CapRow, Control, Grant, SlotRow
-from ukernel.lib.connection import TaskInfo
-from ukernel.lib.stub import together
+from ukernel.abi.errors import CallError
+from ukernel.abi.interface import Interface
+from ukernel.abi.manifest import Server, start_order
+from ukernel.abi.syscalls import CapRow, Control, SlotRow
+from ukernel.lib.stub import bind
 
-MACHINE = "machine"  # the slot of the hardware simulator
-READY_S = 10.0  # until a server must have called ready at boot
-STOP_S = 2.0  # for an orderly exit, before SIGKILL
-REGIONS = 256 << 20  # bytes of regions of a server without `memory`
-MACHINE_WINDOW = 64
+STOP_S = 2.5  # for an orderly exit, before SIGKILL
+LETHAL = frozenset((signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT))
+EVENTS = 4096  # remembered
+REACH_S = 1.0  # for an answer of a server that the launcher itself asks
+
+I = TypeVar("I", bound=Interface)  # noqa: E741
 
 
 class BootError(Exception):
     """The system did not come up; the text says which server and shows its last words."""
+
+
+class Happened(NamedTuple):
+    """Something that people may want to know. `who` is `slot#life` or a slot."""
+
+    number: int
+    at: float  # time.time()
+    kind: str
+    who: str
+    text: str
 
 
 class System:
@@ -53,20 +71,30 @@ class System:
         name: str = "",
         images: dict[str, Path] | None = None,
         on_event: Callable[[str, str, str], None] | None = None,
+        through: Mapping[tuple[str, str], str] | None = None,
+        mischief: str = "",
     ) -> None:
+        """`images`, `through` and `mischief` as in `board.Wiring`."""
         self.file = file
         self.name = name or file.manifest.system
-        self.images = images or {}
         self.tell = on_event or (lambda kind, who, text: None)
+        self.wiring = Wiring(images or {}, through or {}, mischief)
         self.run = RunDir(self.name)
         self.tasks: dict[str, Task] = {}
         self.recoveries: list[Stages] = []
+        self.events: deque[Happened] = deque(maxlen=EVENTS)
         self.boot_ms = 0.0
         self.kernel: KernelProcess | None = None
         self.zygote: Zygote | None = None
         self.selector = selectors.DefaultSelector()
         self.after_events: list[Callable[[], None]] = []  # called when `pump` has handled a batch
-        self._failed = ""
+        self.supervisor = board.supervised(file)
+        self._lives: Lives | None = None
+        self._reached: dict[tuple[str, int], bytes] = {}
+        self._rounds = Rounds(self.supervisor, self.run, self.say)
+        self._numbers = itertools.count()
+        self._failed = ""  # why nothing can be done any more
+        self._over = ""  # why it is to go down in order
 
     def __enter__(self) -> System:
         return self
@@ -82,192 +110,115 @@ class System:
         manifest = self.file.manifest
         modules = sorted({server.run for server in manifest.servers.values()} | {"hwsim"})
         path = [str(self.file.directory)]
-        with self._log("kernel") as log:
+        with self.run.appending("kernel") as log:
             self.kernel = KernelProcess(self.run.path, log)
-        with self._log("zygote") as log:
+        with self.run.appending("zygote") as log:
             self.zygote = Zygote(str(self.run.path), path, modules, log)
         self.selector.register(self.kernel.fd, selectors.EVENT_READ, self._kernel_died)
-        self._make_slots()
+        self._lives = Lives(
+            self.file, self.run, self.kernel, self.zygote, self.selector, self.tasks
+        )
+        self._lives.ended, self._lives.spare_ended = self._ended, self._spare_ended
+        self.tasks.update(board.make_slots(self.kernel, self.file, self.wiring, self.run.path))
         self.selector.register(
             self.kernel.connection.socket.get(zmq.FD), selectors.EVENT_READ, lambda: None
         )
-        self._start_all()
+        for name in self.supervisor.children:
+            self._act(Wanted(name, True))
+            self.wait_ready(name)
         self.boot_ms = (time.monotonic_ns() - begun) / 1e6
 
-    def _make_slots(self) -> None:
-        manifest = self.file.manifest
-        if manifest.hardware:
-            self._new_task(MACHINE, "hwsim", [], 255, MACHINE_WINDOW)
-            self.tasks[MACHINE].args = {"devices": self._device_specs(), "dir": str(self.run.path)}
-            for device in manifest.hardware:
-                self._control().device(device, MACHINE)
-        for name, server in manifest.servers.items():
-            self._new_server(name, server)
-
-    def _new_server(self, name: str, spec: Server) -> Task:
-        grants = self._grants(spec)
-        task = self._new_task(name, spec.run, grants, spec.priority, spec.window, spec.memory)
-        task.spec, task.args = spec, dict(spec.args)
-        return task
-
-    def _new_task(
-        self,
-        name: str,
-        module: str,
-        grants: list[Grant],
-        priority: int,
-        window: int,
-        memory: int | None = None,
-    ) -> Task:
-        assert self.kernel is not None
-        token = self._control().slot(name, priority, window, memory or REGIONS)
-        task = self.tasks[name] = Task(name, module, grants, token, self.kernel.task(token))
-        return task
-
-    def _grants(self, server: Server) -> list[Grant]:
-        links = [
-            Grant("endpoint", name, CALL | (GRANT if "grant" in link.rights else 0))
-            for name, link in server.calls.items()
-        ]
-        return [*links, *(Grant("device", name, CALL) for name in server.devices)]
-
-    def _device_specs(self) -> list[dict[str, Any]]:
-        specs = []
-        for name, hardware in self.file.manifest.hardware.items():
-            spec = {"name": name, **hardware.model_dump()}
-            if isinstance(hardware, VirtioBlk):
-                spec["image"] = str(self.images.get(name) or self.file.image_path(name))
-            specs.append(spec)
-        return specs
-
-    def _start_all(self) -> None:
-        servers = self.file.manifest.servers
-        order = [name for name in start_order(self.file.manifest) if servers[name].start == "boot"]
-        if MACHINE in self.tasks:
-            order.insert(0, MACHINE)
-        for name in order:
-            self.start(self.tasks[name])
-            self.wait_ready(name)
-
-    def wait_ready(self, name: str, timeout_s: float = READY_S) -> None:
+    def wait_ready(self, name: str) -> None:
         """Handle what happens until the server is READY; BootError when it does not get there."""
-        task, deadline = self.tasks[name], time.monotonic() + timeout_s
+        task = self.tasks[name]
         while task.state != syscalls.READY:
             if task.state in (syscalls.FAILED, syscalls.STOPPED):
                 raise BootError(f"{name} failed at start: {self._last_words(name)}")
-            if time.monotonic() > deadline:
-                raise BootError(
-                    f"{name} was not ready in {timeout_s:g} s: {self._last_words(name)}"
-                )
             self.pump(0.5)
 
     def _last_words(self, name: str) -> str:
         task = self.tasks[name]
-        how = describe(task.status) if task.status is not None else "it runs"
-        path = self.run.log(name)
-        lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-        return "\n  ".join([how, *lines[-8:]])
+        how = task.blame or (describe(task.status) if task.status is not None else "it runs")
+        return "\n  ".join([how, *vitals.tail(self.run.log(name))])
 
-    # --- lives ----------------------------------------------------------------------------------
+    # --- what the supervisor decides ------------------------------------------------------------
 
-    def start(self, task: Task) -> None:
-        """Give a slot its next life and a process."""
-        assert self.kernel is not None
-        assert self.zygote is not None
-        begun = self._begin(task)
-        (control,) = self.kernel.connection.descriptors(begun.tag)
-        spec = task.spec
-        where = self.file.where("servers", task.name) if spec else str(self.file.path)
-        info = TaskInfo(task.name, 0, os.getpid(), args=task.args, origin=where)
-        if spec is not None:
-            info.memory, info.devices = spec.memory or 0, list(spec.devices)
-        with self._stdio(task) as stdio:
-            what = Spawn(task.module, info.dump(), task.argv, task.directory)
-            pid = self.zygote.spawn(what, control, stdio)
-        os.close(control)
-        task.process = Process(pid)
-        task.life, task.state, task.wanted = begun.life, syscalls.STARTING, True
-        self.selector.register(task.process.fd, selectors.EVENT_READ, lambda: self._ended(task))
-        task.control.start(pid)
-        if spec is not None and (spec.cores or spec.policy == "fifo"):
-            task.control.schedule(spec.priority, list(spec.cores or ()), spec.policy == "fifo")
-        if task.stages is not None:
-            task.stages.spawned_ns = time.monotonic_ns()
+    def _act(self, event: supervisor.Event, now_s: float = 0.0) -> None:
+        """Tell the supervisor what happened, and do what it says."""
+        for action in decide(self.supervisor, event, now_s or time.monotonic()):
+            DO[type(action)](self, action)
 
-    def _begin(self, task: Task) -> Begun:
-        """The slot's next life; one that has just died is settled in the same breath."""
-        assert self.kernel is not None
-        ends = [(task.token, "end", (syscalls.DEAD,))] if task.state == syscalls.DEAD else []
-        begin = (task.token, "begin", (task.grants,))
-        begun: Begun = together(self.kernel.connection, *ends, begin)[-1]
-        return begun
-
-    @contextlib.contextmanager
-    def _stdio(self, task: Task) -> Any:
-        """Descriptors for a task's standard streams: its own, or nothing in and its log out."""
-        if task.stdio is not None:
-            yield task.stdio
-            return
-        with self._log(task.name) as log, open(os.devnull, "rb") as nothing:
-            yield nothing.fileno(), log, log
-
-    @contextlib.contextmanager
-    def _log(self, name: str) -> Any:
-        fd = os.open(
-            self.run.log(name), os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600
-        )
+    def _start(self, action: supervisor.Start) -> None:
+        task = self.tasks[action.name]
+        died = task.stages is not None and not task.stages.spawned_ns
         try:
-            yield fd
-        finally:
-            os.close(fd)
+            self.lives.start(task)
+        except ConnectionError:  # the zygote is gone
+            raise
+        except (CallError, OSError) as error:  # Linux has no room: as good as a death in init
+            self.say("died", task.name, f"could not be started: {error}")
+            self._act(Died(task.name, 1, random.random()))
+            return
+        if died and task.stages is not None:
+            self.recoveries.append(task.stages)
+            task.restarts += 1
+
+    def _spare(self, action: supervisor.Spare) -> None:
+        self.lives.stand_by(self.tasks[action.name])
+
+    def _stop(self, action: supervisor.Stop) -> None:
+        self.lives.ask_to_leave(self.tasks[action.name])
+
+    def _kill(self, action: supervisor.Kill) -> None:
+        task = self.tasks[action.name]
+        self.lives.kill(task, action.why)
+        self.say("killed", f"{task.name}#{task.life}", action.why)
+
+    def _ping(self, action: supervisor.Ping) -> None:
+        self.lives.post(self.tasks[action.name], "tell", wire.NOTICE_PING)
+
+    def _settle(self, action: supervisor.Settle) -> None:
+        task = self.tasks[action.name]
+        self.lives.settle(task, syscalls.FAILED if action.failed else syscalls.STOPPED)
+        if action.failed:
+            why = task.stages.cause if task.stages else "never started"
+            self.say("failed", task.name, f"{why}; not restarted")
+
+    def _bring_down(self, action: supervisor.BringDown) -> None:
+        self._over = action.why
+
+    @property
+    def lives(self) -> Lives:
+        assert self._lives is not None, "only while it runs"
+        return self._lives
+
+    # --- deaths ---------------------------------------------------------------------------------
 
     def _ended(self, task: Task) -> None:
-        """A process is dead. Settle its life with the kernel, then let the supervisor decide."""
-        status = self._bury(task)
-        if not task.wanted:
+        """A process is dead: bury it, do what the supervisor says, tell its callers."""
+        self._drain()  # its last words to the kernel came before its death
+        child, stages, case = self.supervisor.children.get(task.name), *self.lives.bury(task)
+        if child is None:  # a command: it runs once, whatever its end
+            self.lives.settle(task, syscalls.STOPPED)
+            self.lives.sweep()
             return
-        task.wanted = False
-        if task.name == MACHINE and task.proven:
-            self._failed = f"the machine died ({describe(status)}): power is off"
+        if task.name == MACHINE and child.proven and not self.supervisor.down:
+            self._failed = f"the machine died ({stages.cause}): power is off"
             return
-        if task.stdio is not None:
-            self._settle(task, syscalls.STOPPED)
-            return
-        policy = task.spec.restart if task.spec else Restart(when="never")
-        if not task.proven:
-            policy = Restart(when="never")
-        decision = supervisor.decide(task.history, policy, status, time.monotonic())
-        if decision is Decision.RESTART:
-            self._restart(task, status)
-        else:
-            state = syscalls.STOPPED if decision is Decision.REST else syscalls.FAILED
-            self._settle(task, state)
-            if decision is Decision.GIVE_UP:
-                self.tell("failed", task.name, f"{describe(status)}; not restarted")
+        unasked = child.intent is supervisor.Intent.NONE and not self.supervisor.down
+        task.stages = stages if unasked else None
+        self._act(Died(task.name, stages.status, random.random()))
+        if unasked:
+            self.say("died", f"{task.name}#{stages.life}", stages.cause)
+        if case is not None:
+            note = f"operation {case.note.opcode} with {case.note.length} bytes"
+            kind = "poison" if case in self.quarantined(task) else "suspect"
+            self.say(kind, task.name, f"{note} was in hand at {count(case.deaths, 'death')}")
 
-    def _bury(self, task: Task) -> int:
-        assert task.process is not None
-        self.selector.unregister(task.process.fd)
-        dead, task.status = task.process.pid, task.process.wait()
-        task.process = None
-        if self.zygote is not None:
-            known = {t.process.pid for t in self.tasks.values() if t.process}
-            orphans.end_children(self.run.path, dead, self.zygote.process.pid, known)
-        return task.status
-
-    def _restart(self, task: Task, status: int) -> None:
-        now = time.monotonic_ns()
-        task.stages = Stages(task.name, task.life, status, task.killed_ns, now)
-        task.killed_ns = 0
-        self.recoveries.append(task.stages)
-        task.state = syscalls.DEAD
-        task.restarts += 1
-        self.start(task)
-        self.tell("died", f"{task.name}#{task.stages.life}", describe(status))
-
-    def _settle(self, task: Task, state: str) -> None:
-        task.control.end(state)
-        task.state = state
+    def _spare_ended(self, task: Task) -> None:
+        self._act(SpareDied(task.name))
+        self.lives.sweep()
+        self.say("died", f"{task.name} (standby)", "while it stood by")
 
     def _kernel_died(self) -> None:
         self._failed = KERNEL_DIED
@@ -278,16 +229,31 @@ class System:
     def pump(self, timeout_s: float) -> None:
         """Handle what happens within `timeout_s`, returning after the first batch of it.
 
-        Raises SystemDown when the kernel or the machine is dead.
+        Raises SystemDown when the kernel or the machine is dead, or a critical server given up.
         """
         self._drain()
-        for key, _ in self.selector.select(timeout_s):
+        for key, _ in self.selector.select(self._patience_s(timeout_s)):
             key.data()
         self._drain()
+        self._pass_time()
         for check in self.after_events:
             check()
-        if self._failed:
-            raise SystemDown(self._failed)
+        if self._failed or self._over:
+            why, self._over = self._failed or self._over, ""
+            raise SystemDown(why, may_reboot=bool(self._failed))
+
+    def _patience_s(self, timeout_s: float) -> float:
+        due_s = min(supervisor.next_due_s(self.supervisor), self._rounds.due_s)
+        return max(0.0, min(timeout_s, due_s - time.monotonic()))
+
+    def _pass_time(self) -> None:
+        if self.kernel is None or self._failed:
+            return
+        now_s = time.monotonic()
+        if now_s >= supervisor.next_due_s(self.supervisor):
+            self._act(Tick())
+        if now_s >= self._rounds.due_s:
+            self._act(*self._rounds.go(self.tasks, self.lives, self.slots))
 
     def _drain(self) -> None:
         """Take what the kernel has said on its own."""
@@ -296,40 +262,67 @@ class System:
         while (m := self.kernel.connection.poll_notice()) is not None:
             if m.op == wire.NOTICE and m.opcode == wire.NOTICE_EVENT:
                 self._event(*wire.unpack(m.body))
+            else:
+                self.kernel.connection.put_aside(m)
 
     def _event(self, kind: str, slot: str, life: int, detail: str) -> None:
         task = self.tasks.get(slot)
         if task is None or task.life != life:
             return
         if kind == syscalls.EVENT_READY:
-            task.state, task.proven = syscalls.READY, True
-            if task.stages is not None and not task.stages.ready_ns:
-                task.stages.ready_ns = time.monotonic_ns()
+            self._came_up(task)
         elif kind == syscalls.EVENT_SERVING:
             if task.stages is not None and not task.stages.serving_ns:
-                task.stages.serving_ns = int(detail)
-        elif kind == syscalls.EVENT_LOST and task.process is not None:
-            task.process.send(signal.SIGKILL)
-        self.tell(kind, f"{slot}#{life}", detail)
+                stages = task.stages
+                stages.hello_ns, stages.ready_ns, stages.serving_ns = map(int, detail.split())
+        elif kind == syscalls.EVENT_LOST:
+            self.lives.kill(task, detail)
+        self.say(kind, f"{slot}#{life}", detail)
+
+    def _came_up(self, task: Task) -> None:
+        task.state = syscalls.READY
+        if task.stages is not None and not task.stages.ready_ns:
+            task.stages.ready_ns = time.monotonic_ns()
+        if task.name in self.supervisor.children:
+            self._act(Ready(task.name))
+
+    def say(self, kind: str, who: str, text: str) -> None:
+        """Remember and tell that something happened."""
+        self.events.append(Happened(next(self._numbers), time.time(), kind, who, text))
+        self.tell(kind, who, text)
 
     # --- what people ask for --------------------------------------------------------------------
 
     def signal(self, name: str, signo: int) -> None:
         """Send a signal to a task's process; a death from it is handled like any other."""
         task = self._living(name)
-        if signo in (signal.SIGKILL, signal.SIGSEGV):
+        task.meddled = True
+        if signo in LETHAL:
             task.killed_ns = time.monotonic_ns()
         assert task.process is not None
         task.process.send(signo)
 
     def restart(self, name: str) -> None:
         """A fresh life, whatever the restart limits say; FAILED and STOPPED servers too."""
-        task = self.task(name)
-        task.history.restarts.clear()
-        if task.process is not None:
-            task.wanted = False
-            self._settle(task, self._stop_process(task))
-        self.start(task)
+        self.task(name)
+        self._act(Wanted(name, True))
+
+    def stop(self, name: str) -> None:
+        """End a server in order; it stays stopped until it is restarted."""
+        self.task(name)
+        self._act(Wanted(name, False))
+
+    def reach(self, interface: type[I], name: str, badge: int = 0) -> I:
+        """A stub of a server, or of the object behind one of its badges, for the launcher itself.
+        A call through it waits for the answer, though not for long."""
+        assert self.kernel is not None
+        if (name, badge) not in self._reached:  # one capability for each is enough
+            self._reached[name, badge] = self.task(name).control.endpoint(badge)
+        return bind(interface, self.kernel.connection, self._reached[name, badge], REACH_S)
+
+    def quarantined(self, task: Task) -> list[Case]:
+        """Requests that no life of this task is given any more."""
+        return task.box.quarantined
 
     def task(self, name: str) -> Task:
         """The task called `name`. Raises LookupError, naming those that there are."""
@@ -360,28 +353,33 @@ class System:
         number, task = 1, template
         while task.process is not None:
             number += 1
-            other = f"{name}.{number}"
-            task = self.tasks.get(other) or self._new_server(other, template.spec)
+            task = self._another(f"{name}.{number}", template.spec)
         task.argv, task.stdio, task.directory = argv, stdio, directory
-        self.start(task)
+        self.lives.start(task)
         return task
+
+    def _another(self, name: str, spec: Server) -> Task:
+        """One more slot of a kind; the one that was made before, when there was need."""
+        assert self.kernel is not None
+        if name not in self.tasks:
+            self.tasks[name] = board.new_server(self.kernel, name, spec, self.wiring)
+        return self.tasks[name]
 
     def slots(self) -> dict[str, SlotRow]:
         """What the kernel says of every slot."""
-        return {row.name: row for row in self._control().slots()}
+        return {row.name: row for row in self.control().slots()}
 
     def caps(self) -> list[CapRow]:
         """Every capability, parents before children."""
         rows: list[CapRow] = []
-        while page := self._control().caps(len(rows)):
+        while page := self.control().caps(len(rows)):
             rows += page
         return rows
 
-    def _control(self) -> Control:
+    def control(self) -> Control:
+        """The kernel, as the root task may use it."""
         assert self.kernel is not None
         return self.kernel.control()
-
-    control = _control
 
     def _kernel_fd(self) -> int:
         assert self.kernel is not None
@@ -391,15 +389,22 @@ class System:
 
     def down(self) -> None:
         """Stop in reverse order and leave nothing: no process, no socket, no file. Repeatable."""
+        self.supervisor.down = True
         if self.kernel is not None and not self._failed:
             for task in reversed(self._in_start_order()):
                 with contextlib.suppress(SystemDown):
                     self._stop_task(task)
+        if self._lives is not None:
+            self._lives.sweep()
         for task in self.tasks.values():
-            if task.process is not None:
-                task.process.send(signal.SIGKILL)
-                task.process.wait()
-                task.process = None
+            for process in (task.process, task.spare):
+                if process is not None:
+                    process.send(signal.SIGKILL)
+                    process.wait()
+            task.process = task.spare = None
+            self.lives.drop_line(task)
+            task.box.close()
+        self.tasks.clear()
         if self.kernel is not None:
             self.kernel.close()
         if self.zygote is not None:
@@ -415,20 +420,24 @@ class System:
         return [*first, *(t for t in self.tasks.values() if t not in first)]
 
     def _stop_task(self, task: Task) -> None:
-        task.wanted = False
-        if task.process is not None:
-            self._settle(task, self._stop_process(task))
+        """Ask, wait a moment, insist."""
+        process, deadline = task.process, time.monotonic() + STOP_S
+        if task.name in self.supervisor.children:
+            self._act(Wanted(task.name, False))
+        elif process is not None:
+            self.lives.ask_to_leave(task)
+        while task.process is process and process is not None:
+            if time.monotonic() > deadline:
+                process.send(signal.SIGKILL)
+            self.pump(STOP_S)
 
-    def _stop_process(self, task: Task) -> str:
-        """Ask, wait a moment, insist. The task's state afterwards."""
-        process = task.process
-        assert process is not None
-        task.control.stop()
-        process.send(signal.SIGCONT)
-        deadline = time.monotonic() + STOP_S
-        while task.process is process and time.monotonic() < deadline:
-            self.pump(max(0.0, deadline - time.monotonic()))
-        if task.process is process:
-            process.send(signal.SIGKILL)
-            self._bury(task)
-        return syscalls.STOPPED
+
+DO: dict[type, Callable[[System, Any], None]] = {
+    supervisor.Start: System._start,
+    supervisor.Spare: System._spare,
+    supervisor.Stop: System._stop,
+    supervisor.Kill: System._kill,
+    supervisor.Ping: System._ping,
+    supervisor.Settle: System._settle,
+    supervisor.BringDown: System._bring_down,
+}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.process import Process
-from launcher.supervisor import History
+from launcher.quarantine import Box
 from ukernel.abi import syscalls
 from ukernel.abi.manifest import Server
 from ukernel.abi.syscalls import Control, Grant
@@ -19,9 +19,12 @@ class Stages:
     server: str
     life: int  # the one that died
     status: int
+    cause: str = ""  # in words: "killed by SIGKILL", "hung: ..."
     killed_ns: int = 0  # the signal was sent, when it was ours
+    detected_ns: int = 0  # Linux has told us of the death, or we have found it hung
     dead_ns: int = 0  # reaped: certainly dead
-    spawned_ns: int = 0
+    spawned_ns: int = 0  # the next life has a process
+    hello_ns: int = 0
     ready_ns: int = 0
     serving_ns: int = 0  # its first good reply passed the kernel
 
@@ -40,18 +43,23 @@ class Task:
     grants: list[Grant]
     token: bytes  # the task capability
     control: Control
+    box: Box
     spec: Server | None = None
     process: Process | None = None
     life: int = 0
     state: str = syscalls.NEW
     restarts: int = 0
-    wanted: bool = False  # an end that nobody asked for is the supervisor's business
-    proven: bool = False  # has been READY once: what dies in its very first setup is misconfigured
-    killed_ns: int = 0
+    killed_ns: int = 0  # when we sent what it dies of
+    meddled: bool = False  # somebody has sent this life a signal: what it does then proves nothing
+    blame: str = ""  # why we killed it; empty: an experiment's or a person's signal, or not we
     argv: list[str] = field(default_factory=list)
     stdio: tuple[int, int, int] | None = None  # of a command: it runs once, whatever its end
     directory: str = ""
     args: dict[str, Any] = field(default_factory=dict)
-    history: History = field(default_factory=History)
+    line: int = -1  # control socket of the prepared life, when that has no process yet
+    spare: Process | None = None  # the prepared life's process
+    mischief: str = ""  # how its lives are to misbehave
+    doomed: int = 0  # so many of its next lives die in init
+    understudy: str = ""  # the module that plays its next life, once
     stages: Stages | None = None
     status: int | None = None  # of the last process that ended

@@ -1,9 +1,10 @@
 """zygote: has imported everything and forks tasks in milliseconds.
 
-It never makes a ZeroMQ context or a thread, so a fork of it is whole. One embryo is forked ahead,
-so that a restart does not wait for a fork. It is forked twice and so becomes the child of the
-launcher, a subreaper: the zygote keeps no one's fate, and its own death harms nobody. When the
-launcher dies the zygote removes the run directory and leaves.
+It never makes a ZeroMQ context or a thread, so a fork of it is whole. One embryo is forked ahead
+and the launcher has its line, so that a restart waits neither for a fork nor for the zygote. It is
+forked twice and so becomes the child of the launcher, a subreaper: the zygote keeps no one's fate,
+and its own death harms nobody. When the launcher dies the zygote removes the run directory and
+leaves.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ import sys
 from pathlib import Path
 
 from launcher import embryo, orphans, programs
-from launcher.embryo import MAX_REQUEST, Spawn
 from launcher.rundir import discard
+from launcher.spawn import Spawn
 
+GONE = "the zygote is gone: it cannot start tasks any more"
 PR_SET_CHILD_SUBREAPER = 36
 SETTLE_S = 0.02  # a task that has just begun has the processor to itself for so long
 PID = struct.Struct("<i")
+PATIENCE_S = 10  # for an embryo: longer, and the zygote is taken for dead
+ORDER = b"1"  # one embryo
+AHEAD = 1  # embryos that wait, or are on their way, while nobody is in need of one
 
 
 class Zygote:
@@ -36,6 +41,9 @@ class Zygote:
     def __init__(self, run_dir: str, path: list[str], preload: list[str], log: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        patience = struct.pack("ll", PATIENCE_S, 0)  # struct timeval
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        self._ordered = 0  # embryos that the zygote owes us
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "launcher.zygote", str(theirs.fileno()), run_dir,
@@ -48,64 +56,95 @@ class Zygote:
                 env={**os.environ, orphans.MARK: run_dir},
             )  # fmt: skip
 
-    def spawn(self, what: Spawn, control: int, stdio: tuple[int, int, int]) -> int:
-        """Start a task that inherits `control` and `stdio`; its pid, a child of this process."""
+    def spawn(self, what: Spawn, fds: list[int], stdio: tuple[int, int, int]) -> int:
+        """Start a task that inherits `fds` (control socket, recorder) and `stdio`; its pid, a
+        child of this process."""
         request = json.dumps(what).encode()
-        socket.send_fds(self._socket, [request], [control, *stdio])
-        answer = self._socket.recv(PID.size)
-        if len(answer) != PID.size:
-            raise ConnectionError("the zygote is gone: it cannot start tasks any more")
-        pid: int = PID.unpack(answer)[0]
-        return pid
+        while True:
+            pid, line = self._embryo()
+            with line:
+                try:
+                    socket.send_fds(line, [request], [*fds, *stdio])
+                except ConnectionError:  # it has been killed: nobody has missed it yet
+                    os.waitpid(pid, 0)
+                    continue
+            return pid
+
+    def replenish(self) -> None:
+        """Have an embryo for the next `spawn`, which will tell if there can be none."""
+        with contextlib.suppress(ConnectionError):
+            self._order(AHEAD)
+
+    def _embryo(self) -> tuple[int, socket.socket]:
+        """The one that waits, or one as soon as it is forked."""
+        try:
+            found = _receive(self._socket, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._order(AHEAD + 1)  # the one after it makes the zygote hurry
+            found = self._awaited()
+        if found is None:
+            raise ConnectionError(GONE)
+        self._ordered -= 1
+        return found
+
+    def _awaited(self) -> tuple[int, socket.socket] | None:
+        try:
+            return _receive(self._socket)
+        except BlockingIOError:
+            raise ConnectionError(f"the zygote has not answered for {PATIENCE_S} s") from None
+
+    def _order(self, count: int) -> None:
+        """Have so many embryos on their way."""
+        while self._ordered < count:
+            try:
+                self._socket.send(ORDER)
+            except ConnectionError:
+                raise ConnectionError(GONE) from None
+            self._ordered += 1
 
     def close(self) -> None:
-        """End the zygote, and reap the embryo that it leaves to us."""
+        """End the zygote, and reap the embryos that nobody has needed."""
         self._socket.shutdown(socket.SHUT_WR)
-        answer = self._socket.recv(PID.size)
-        if len(answer) == PID.size and (pid := PID.unpack(answer)[0]):
+        while found := _receive(self._socket):
+            pid, line = found
+            line.close()
             os.waitpid(pid, 0)
         self._socket.close()
         self.process.wait()
 
 
+def _receive(line: socket.socket, flags: int = 0) -> tuple[int, socket.socket] | None:
+    """An embryo from the zygote: its pid and its line; None when there will be none any more."""
+    flags |= socket.MSG_CMSG_CLOEXEC  # a line to an embryo is for nobody else
+    while True:
+        try:
+            answer, rights, _, _ = line.recvmsg(PID.size, socket.CMSG_SPACE(PID.size), flags)
+        except ConnectionResetError:  # said once, when it was killed with orders unread
+            continue
+        if not rights:
+            return None
+        return PID.unpack(answer)[0], socket.socket(fileno=PID.unpack(rights[0][2])[0])
+
+
 class Nest:
-    """The zygote's end: one embryo is always waiting, once there is a kernel to connect to."""
+    """The zygote's end: forks embryos ahead, once there is a kernel to connect to."""
 
     def __init__(self, line: socket.socket, run_dir: str) -> None:
         self._line = line
         self._run_dir = Path(run_dir)
         self._directory = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
         self._address = f"ipc://{run_dir}/kernel"
-        self._pid = 0
-        self._embryo: socket.socket | None = None
 
     def serve(self) -> None:
-        """Start tasks until the launcher is gone."""
-        while True:
-            data, fds, _, _ = socket.recv_fds(self._line, MAX_REQUEST, 4)
-            if not data:
-                return
-            pid = self._hand_over(data, fds)
-            for fd in fds:
-                os.close(fd)
-            self._line.send(PID.pack(pid))
-            if not select.select([self._line], [], [], SETTLE_S)[0]:
+        """An embryo for each order, until the launcher is gone. Only an order behind it hurries."""
+        with contextlib.suppress(ConnectionResetError):  # it was killed, with an embryo unread
+            while self._line.recv(len(ORDER)):
+                select.select([self._line], [], [], SETTLE_S)
                 self._hatch()
-
-    def _hand_over(self, data: bytes, fds: list[int]) -> int:
-        """Tell an embryo what to become; its pid. One that has been killed is replaced."""
-        while True:
-            if self._embryo is None:
-                self._hatch()
-            assert self._embryo is not None
-            pid, embryo, self._embryo = self._pid, self._embryo, None
-            with embryo, contextlib.suppress(ConnectionError):
-                socket.send_fds(embryo, [data], fds)
-                return pid
 
     def _hatch(self) -> None:
         """Fork twice: the grandchild is nobody's but the subreaper's once this returns."""
-        self._embryo, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         told, tell = os.pipe()
         middle = os.fork()
         if middle == 0:
@@ -118,17 +157,16 @@ class Nest:
         theirs.close()
         os.close(tell)
         os.waitpid(middle, 0)
-        self._pid = PID.unpack(os.read(told, PID.size))[0]
+        with ours, contextlib.suppress(ConnectionError):  # the launcher was killed
+            socket.send_fds(self._line, [os.read(told, PID.size)], [ours.fileno()])
         os.close(told)
 
     def close(self) -> None:
-        """Let the last embryo go, tell the launcher, which must reap it, and sweep up."""
+        """The launcher is gone: sweep up after one that was killed."""
         try:
-            self._line.send(PID.pack(self._pid if self._embryo else 0))
-        except OSError:  # the launcher was killed
+            self._line.send(PID.pack(0))
+        except OSError:
             orphans.kill_all(self._run_dir)
-        if self._embryo is not None:
-            self._embryo.close()
         discard(self._run_dir, self._directory)  # the launcher does it too, unless it was killed
 
 

@@ -29,7 +29,9 @@ LAYERS = {
 SERVERS_MAY = ("ukernel.abi", "ukernel.lib")
 
 SHELL = {"shell", "__main__", "__init__"}  # the kernel's only modules that see the world
-PURE = {"collections", "dataclasses", "heapq", "itertools", "typing", "__future__"}
+PURE = {"collections", "dataclasses", "enum", "heapq", "itertools", "typing", "__future__"}
+POLICY = [ROOT / "launcher" / f"{name}.py" for name in ("heartbeat", "supervisor")]
+WORLDLY = {"open", "print", "input", "exec", "eval", "__import__"}
 KERNEL_LINES, FUNCTION_LINES = 1500, 45
 
 
@@ -103,16 +105,30 @@ def test_the_rule_refuses(importer: str, name: str) -> None:
 )
 def test_the_core_of_the_kernel_sees_no_world(path: Path) -> None:
     """No socket, no file, no clock, no randomness: they come in with the event."""
-    wrong = [
-        f"{path}:{line}: {name}"
-        for line, name in imported(path)
-        if not within(name, ("ukernel",)) and name.split(".")[0] not in PURE
-    ]
-    assert wrong == []
-    names = {
-        node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)
-    }
-    assert not names & {"open", "print", "input", "exec", "eval", "__import__"}
+    assert list(world_of(path, ("ukernel",))) == []
+
+
+@pytest.mark.parametrize("path", POLICY, ids=lambda p: p.stem)
+def test_what_decides_over_lives_sees_no_world(path: Path) -> None:
+    ours = (*map(module_of, POLICY), "ukernel.abi.exits", "ukernel.abi.manifest")
+    assert list(world_of(path, ours)) == []
+
+
+def world_of(path: Path, may: tuple[str, ...]) -> Iterator[str]:
+    """What a module knows of the world outside, by import or as a built-in function."""
+    for line, name in imported(path):
+        if not within(name, may) and name.split(".")[0] not in PURE:
+            yield f"{path}:{line}: {name}"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Name) and node.id in WORLDLY:
+            yield f"{path}:{node.lineno}: {node.id}"
+
+
+def test_the_world_is_seen_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "seer.py"
+    path.write_text("import time\nfrom os import path\nimport random as r\nopen('x')\n")
+    found = [text.rpartition(": ")[2] for text in world_of(path, ())]
+    assert found == ["time", "os", "random", "open"]
 
 
 def test_the_kernel_is_read_in_one_sitting() -> None:

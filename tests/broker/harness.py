@@ -19,9 +19,9 @@ from typing import Any
 
 from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
-from ukernel.abi.syscalls import CALL, GRANT, Begun, Grant
+from ukernel.abi.syscalls import CALL, GRANT, Grant, Quota
 from ukernel.broker import effects, lives
-from ukernel.broker.objects import Life, Quota, Region
+from ukernel.broker.objects import Life, Region
 from ukernel.broker.state import State
 from ukernel.broker.step import LOW_TOKENS, step
 
@@ -182,8 +182,11 @@ class Kernel:
     def hello(self, name: str, secret: bytes, pid: int) -> Task:
         rid = b"\0" + len(self.tasks).to_bytes(4, "big")
         task = self.tasks[rid] = Task(self, name, rid, {})
-        frame = wire.encode(wire.HELLO, token=secret)
-        self.step(effects.Arrived(self.now, rid, frame, pid))
+        self.step(effects.Arrived(self.now, rid, wire.encode(wire.HELLO, token=secret), pid))
+        return self.welcomed(task)
+
+    def welcomed(self, task: Task) -> Task:
+        """The task once its HELLO has been answered."""
         reply = task.outcome(0)
         if reply.status:
             raise Refused(reply.status, wire.unpack(reply.body)[0])
@@ -200,27 +203,36 @@ class Kernel:
         index: int = self.root.sys("device", name, machine, on="control")
         return index
 
-    def begin(
-        self, name: str, calls: Iterable[str] = (), devices: Iterable[str] = (), **slot: int
-    ) -> Begun:
-        """The next life of a slot; no process yet."""
-        grants = [Grant("endpoint", to, CALL | GRANT) for to in calls]
-        grants += [Grant("device", device, CALL) for device in devices]
-        return Begun(*self.root.sys("begin", grants, on=self.slot(name, **slot)))
-
-    def start(self, name: str) -> tuple[bytes, int]:
-        """A process for it; the secret of its boot record and the pid."""
+    def prepare(self, name: str, **slot: int) -> tuple[bytes, int]:
+        """A life ahead of its time with a process; the secret of its boot record and the pid."""
+        self.root.sys("prepare", on=self.slot(name, **slot))
         self.pids += 1
         self.root.sys("start", self.pids, on=self.slots[name])
         (boot,) = [e for e in self.last if isinstance(e, effects.BootRecord)]
         return boot.secret, self.pids
 
+    def begin(self, name: str, calls: Iterable[str] = (), devices: Iterable[str] = ()) -> int:
+        """The prepared life is the slot's; its number."""
+        grants = [Grant("endpoint", to, CALL | GRANT, to) for to in calls]
+        grants += [Grant("device", device, CALL, device) for device in devices]
+        number: int = self.root.sys("begin", grants, on=self.slots[name])
+        return number
+
     def task(
         self, name: str, calls: Iterable[str] = (), devices: Iterable[str] = (), **slot: int
     ) -> Task:
         """A life that has said hello."""
-        self.begin(name, calls, devices, **slot)
-        return self.hello(name, *self.start(name))
+        who = self.prepare(name, **slot)
+        self.begin(name, calls, devices)
+        return self.hello(name, *who)
+
+    def stand_by(self, name: str) -> Task:
+        """A life that has said hello before its time: its answer comes when it begins."""
+        secret, pid = self.prepare(name)
+        rid = b"\0" + len(self.tasks).to_bytes(4, "big")
+        task = self.tasks[rid] = Task(self, name, rid, {})
+        self.step(effects.Arrived(self.now, rid, wire.encode(wire.HELLO, token=secret), pid))
+        return task
 
     def end(self, name: str, state: str = syscalls.DEAD) -> None:
         self.root.sys("end", state, on=self.slots[name])

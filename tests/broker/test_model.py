@@ -34,10 +34,9 @@ from tests.broker.specification import (
 )
 from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
-from ukernel.abi.syscalls import ALL_RIGHTS, CALL, GRANT, KERNEL_BADGE, READ, RECV, WRITE
+from ukernel.abi.syscalls import ALL_RIGHTS, CALL, GRANT, KERNEL_BADGE, READ, RECV, WRITE, Quota
 from ukernel.broker import effects
 from ukernel.broker.objects import Cap as KernelCap
-from ukernel.broker.objects import Quota
 
 QUOTA = Quota(calls=CALLS, caps=CAPS, objects=OBJECTS, mappings=MAPPINGS)
 MEMORY = 3 * PAGE
@@ -72,15 +71,21 @@ class KernelMachine(RuleBasedStateMachine):
 
     # --- what can happen -------------------------------------------------------------------------
 
-    def start(self, slot: Slot, drives: bool) -> None:
+    def start(self, slot: Slot, drives: bool, standby: bool = False) -> None:
         self.spec.begin_step()
         others = [s.name for s in self.slots if s is not slot]
         devices = ["dev0"] if drives else []
+        spare = self.k.stand_by(slot.name) if standby else None
+        who = self.k.prepare(slot.name) if spare is None else None
         self.k.begin(slot.name, others, devices)
         stamp = self.k.state.slots[slot.name].life
         assert stamp is not None
         life = self.spec.begin(slot, stamp.client, drives)
-        task = self.k.hello(slot.name, *self.k.start(slot.name))
+        if spare is not None:
+            task = self.k.welcomed(spare)
+        else:
+            assert who is not None
+            task = self.k.hello(slot.name, *who)
         life.reads = True
         self.tasks[life] = task
         for cap in life.caps:
@@ -89,11 +94,12 @@ class KernelMachine(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: any(slot.life is None for slot in self.slots))
-    @rule(which=WHICH, drives=st.booleans())
-    def begin(self, which: int, drives: bool) -> None:
+    @rule(which=WHICH, drives=st.booleans(), standby=st.booleans())
+    def begin(self, which: int, drives: bool, standby: bool) -> None:
         ended = [slot for slot in self.slots if slot.life is None]
         slot = ended[which % len(ended)]
-        self.start(slot, drives and self.spec.driver is None and slot.name != "machine")
+        drives = drives and self.spec.driver is None and slot.name != "machine"
+        self.start(slot, drives, standby)
 
     @rule(which=st.integers(0, 15), state=st.sampled_from(["dead", "dead", "failed", "stopped"]))
     def end(self, which: int, state: str) -> None:
@@ -615,5 +621,5 @@ DRAWS: dict[str, dict[str, Draw]] = {
     "speak_from_the_grave": {"which": ANY},
     "cut_off": {"who": ME},
     "end": {"which": number(6), "state": one_of("dead", "dead", "failed", "stopped")},
-    "begin": {"which": ANY, "drives": COIN},
+    "begin": {"which": ANY, "drives": COIN, "standby": COIN},
 }  # fmt: skip

@@ -9,9 +9,9 @@ import pytest
 from tests.broker.harness import Kernel, Refused, Task, living, only_reference_counts
 from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
-from ukernel.abi.syscalls import CALL, GRANT, KERNEL_BADGE, READ, RECV, WRITE
+from ukernel.abi.syscalls import CALL, GRANT, KERNEL_BADGE, READ, RECV, WRITE, Quota
 from ukernel.broker import caps, effects
-from ukernel.broker.objects import Life, Quota, Region
+from ukernel.broker.objects import Life, Region
 
 PAGE = 4096
 
@@ -278,33 +278,63 @@ def test_two_lives_never_live_at_once(k: Kernel, server: Task) -> None:
     refused(Code.E_PROTO, k.root, "begin", [], on=k.slots["server"])
 
 
-def test_a_life_that_never_got_a_process_is_begun_again(k: Kernel) -> None:
-    k.begin("server")
-    assert k.begin("server").life == 2
-    assert len(k.state.lives) == 2
+def test_a_life_begins_with_a_process(k: Kernel) -> None:
+    refused(Code.E_PROTO, k.root, "begin", [], on=k.slot("server"))
+    k.root.sys("prepare", on=k.slots["server"])
+    refused(Code.E_PROTO, k.root, "begin", [], on=k.slots["server"])
+
+
+def test_a_prepared_life_that_died_is_forgotten(k: Kernel) -> None:
+    first = k.prepare("server")
+    second = k.prepare("server")
+    assert len(k.state.lives) == 2  # the root and the second
+    assert k.begin("server") == 1
+    with pytest.raises(Refused):
+        k.hello("server", *first)
+    k.hello("server", *second)
+
+
+def test_a_standby_holds_nothing_until_it_begins(k: Kernel, server: Task, client: Task) -> None:
+    spare = k.stand_by("server")
+    assert spare.inbox == []
+    spare.seq = 1
+    spare.send(wire.SYS, opcode=20, seq=1, body=wire.pack([]))
+    assert spare.take(lambda m: m.status == Code.E_DENIED)
+    assert spare.inbox == []
+    k.end("server")
+    seq = client.call("server")
+    assert k.begin("server") == 2
+    k.welcomed(spare)
+    spare.credit()
+    spare.answer(spare.delivery(), b"soon")
+    assert client.outcome(seq).body == b"soon"
+
+
+def test_a_standby_is_no_second_life(k: Kernel, server: Task) -> None:
+    k.stand_by("server")
+    refused(Code.E_PROTO, k.root, "begin", [], on=k.slots["server"])
+    assert server.life.number == 1
 
 
 # --- who is who ----------------------------------------------------------------------------------
 
 
 def test_a_secret_works_once(k: Kernel) -> None:
+    secret, pid = k.prepare("a")
     k.begin("a")
-    secret, pid = k.start("a")
     k.hello("a", secret, pid)
     with pytest.raises(Refused):
         k.hello("a", secret, pid)
 
 
 def test_a_secret_works_for_its_process_only(k: Kernel) -> None:
-    k.begin("a")
-    secret, pid = k.start("a")
+    secret, pid = k.prepare("a")
     with pytest.raises(Refused):
         k.hello("a", secret, pid + 1)
 
 
 def test_a_chosen_routing_id_is_refused(k: Kernel) -> None:
-    k.begin("a")
-    secret, pid = k.start("a")
+    secret, pid = k.prepare("a")
     frame = wire.encode(wire.HELLO, token=secret)
     *_, sent = k.step(effects.Arrived(k.now, b"chosen", frame, pid))
     assert isinstance(sent, effects.Send)
@@ -786,12 +816,12 @@ def test_a_register_access_is_a_call_badged_with_device_and_epoch(k: Kernel) -> 
 
 def test_a_device_has_one_driver(k: Kernel) -> None:
     machine_and_driver(k)
-    grant = syscalls.Grant("device", "disk0", CALL)
-    k.slot("other")
+    grant = syscalls.Grant("device", "disk0", CALL, "disk0")
+    k.prepare("other")
     refused(Code.E_PROTO, k.root, "begin", [grant], on=k.slots["other"])
-    k.end("disk")
-    refused(Code.E_PROTO, k.root, "begin", [grant, grant], on=k.slots["other"])
     assert k.state.slots["other"].life is None
+    k.end("disk")
+    k.root.sys("begin", [grant], on=k.slots["other"])
 
 
 def test_the_machine_answers_a_mapping(k: Kernel) -> None:
@@ -900,19 +930,47 @@ def test_only_the_machine_reports_faults_of_a_driver(k: Kernel) -> None:
 # --- the root task -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", [("kill", 9), ("schedule", 9, [0], False)])
-def test_a_life_without_a_process_is_neither_killed_nor_scheduled(
-    k: Kernel, call: tuple[object, ...]
-) -> None:
-    """To Linux, process 0 is the caller: the kernel would kill itself, and its launcher."""
-    k.begin("a")
-    refused(Code.E_STALE_LIFE, k.root, str(call[0]), *call[1:], on=k.slots["a"])
+def test_a_slot_without_a_life_is_not_scheduled(k: Kernel) -> None:
+    """To Linux, process 0 is the caller: the kernel would schedule itself."""
+    k.root.sys("prepare", on=k.slot("a"))
+    k.root.sys("schedule", 9, [0], False, on=k.slots["a"])
+    assert not [e for e in k.sent if isinstance(e, effects.Schedule)]
     refused(Code.E_PROTO, k.root, "start", 0, on=k.slots["a"])
 
 
-def test_stop_asks_the_life(k: Kernel, server: Task) -> None:
-    k.root.sys("stop", on=k.slots["server"])
-    assert server.notices(wire.NOTICE_STOP) == [[]]
+@pytest.mark.parametrize("kind", [wire.NOTICE_STOP, wire.NOTICE_PING])
+def test_the_root_task_tells_a_life(k: Kernel, server: Task, kind: int) -> None:
+    k.root.sys("tell", kind, on=k.slots["server"])
+    assert server.notices(kind) == [[]]
+
+
+def test_the_root_task_reaches_any_object_of_a_server(k: Kernel, server: Task) -> None:
+    server.credit()
+    k.root.call(k.root.sys("endpoint", 7, on=k.slots["server"]))
+    assert wire.STAMP.unpack(server.delivery().token)[0] == 7
+
+
+def test_a_grant_may_stand_for_another_server(k: Kernel, server: Task) -> None:
+    """So an interposer takes the place of who is called, and the caller sees no difference."""
+    k.prepare("client")
+    grant = syscalls.Grant("endpoint", "real", CALL, "server")
+    k.root.sys("begin", [grant], on=k.slots["client"])
+    described = k.state.lives[max(k.state.lives)].named
+    assert k.state.caps[described["real"]].obj.name == "server"
+
+
+def test_a_report_says_who_waits_for_whom(k: Kernel, server: Task, client: Task) -> None:
+    server.credit()
+    k.now += 5
+    client.call("server", opcode=3)
+    rows = {row[0]: syscalls.SlotRow(*row) for row in k.root.sys("slots", on="control")}
+    assert rows["client"][-5:] == ("server", 3, 0, k.now, 0)
+    assert rows["server"].oldest_ns == k.now
+    k.now += 10
+    server.answer(server.delivery())
+    rows = {row[0]: syscalls.SlotRow(*row) for row in k.root.sys("slots", on="control")}
+    assert rows["client"].waits_for == ""
+    assert (rows["server"].waited_ns, rows["server"].heard_ns) == (10, k.now)
 
 
 def test_events_are_short(k: Kernel) -> None:

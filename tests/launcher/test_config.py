@@ -143,8 +143,42 @@ def test_defaults(write: Write) -> None:
         None,
     )
     assert (server.window, server.state, server.start) == (8, "stateless", "boot")
+    assert (server.spawn, server.standby, server.critical) == ("zygote", False, False)
     assert (server.restart.when, server.restart.max_restarts) == ("crashed", 5)
     assert server.restart.within_s == 10.0
+
+
+SUPERVISED = """\
+system: supervised
+servers:
+  disk:
+    run: program
+    serves: block
+    restart: {strategy: rest_for_one, backoff: &equal {first_ms: 70, max_ms: 70}}
+  fs:
+    run: program
+    calls: [disk]
+    state: client_held
+    restart: {strategy: one_for_all, backoff: *equal}
+  log: {run: program, standby: true, spawn: cold, heartbeat: {period_ms: 0}}
+  app: {run: program, standby: true, critical: true, restart: {when: always, ready_timeout_s: 3}}
+  shell: {run: program, start: demand}
+groups:
+  storage: [fs, disk]
+  alone: [app]
+  nobody: []
+on_kernel_death: reboot
+"""
+
+
+def test_supervision(write: Write) -> None:
+    manifest = load(write(SUPERVISED)).manifest
+    disk, log, app = (manifest.servers[name] for name in ("disk", "log", "app"))
+    assert manifest.groups == {"storage": ("fs", "disk"), "alone": ("app",), "nobody": ()}
+    assert (disk.restart.strategy, disk.restart.backoff.max_ms) == ("rest_for_one", 70)
+    assert (log.standby, log.spawn, log.heartbeat.period_ms) == (True, "cold", 0)
+    assert (app.critical, app.restart.when, app.restart.ready_timeout_s) == (True, "always", 3)
+    assert manifest.on_kernel_death == "reboot"
 
 
 def test_values_come_out_typed(whole: SystemFile) -> None:

@@ -12,9 +12,9 @@ that invokes it), and a NamedTuple (packed as an array, typed again on arrival).
 
 from __future__ import annotations
 
-import hashlib
-import inspect
+from _blake2 import blake2b  # hashlib would load OpenSSL, and each life of a task would wait
 from collections.abc import Callable
+from functools import cache
 from typing import (
     Annotated,
     Any,
@@ -131,9 +131,14 @@ def interface_of(cls: type[Interface]) -> type[Interface]:
 
 def fingerprint(interface: type[Interface]) -> str:
     """Eight hex digits that change whenever the interface would be spoken differently."""
-    declared = interface_of(interface)
+    declared: Any = interface_of(interface)
+    return _fingerprint(declared)
+
+
+@cache
+def _fingerprint(declared: Any) -> str:
     text = ";".join(f"{o.number}:{o.signature}" for _, o in sorted(declared.ops.items()))
-    return hashlib.sha256(f"{declared.__name__}|{text}".encode()).hexdigest()[:8]
+    return blake2b(f"{declared.__name__}|{text}".encode(), digest_size=4).hexdigest()
 
 
 def manual(interface: type[Interface]) -> str:
@@ -141,7 +146,7 @@ def manual(interface: type[Interface]) -> str:
     rows = [
         f"# {interface.__name__} ({fingerprint(interface)})",
         "",
-        inspect.cleandoc(interface.__doc__ or ""),
+        _text(interface),
         "",
         "| op | call | may be repeated | meaning |",
         "|---|---|---|---|",
@@ -152,10 +157,13 @@ def manual(interface: type[Interface]) -> str:
     ]
     if interface.answers:
         rows += ["", "Answers other than a result:", ""]
-        rows += [
-            f"- `{a.__name__}`: {inspect.cleandoc(a.__doc__ or '')}" for a in interface.answers
-        ]
+        rows += [f"- `{a.__name__}`: {_text(a)}" for a in interface.answers]
     return "\n".join(rows)
+
+
+def _text(documented: Any) -> str:
+    """A docstring without its indentation."""
+    return "\n".join(line.strip() for line in (documented.__doc__ or "").strip().splitlines())
 
 
 def is_interface(kind: Any) -> bool:
@@ -230,8 +238,22 @@ def _is_record(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
 
 
+PLAIN = {kind.__name__: kind for kind in (int, str, bytes, bool, float)} | {"None": type(None)}
+
+
+def _hints(method: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations by parameter, as `get_type_hints` has them. Most are one name: those are looked
+    up, which is much quicker than evaluating them, and every process does it for every method."""
+    names = method.__globals__
+    try:
+        told = method.__annotations__.items()
+        return {param: names[text] if text in names else PLAIN[text] for param, text in told}
+    except (KeyError, TypeError):
+        return get_type_hints(method, include_extras=True)
+
+
 def _operation(name: str, method: Callable[..., Any]) -> Operation:
-    hints = get_type_hints(method, include_extras=True)
+    hints = _hints(method)
     if "return" not in hints:
         raise TypeError(f"{method.__qualname__}: annotate the result (None when there is none)")
     result = hints.pop("return")
@@ -239,6 +261,6 @@ def _operation(name: str, method: Callable[..., Any]) -> Operation:
         checker(result)
     number, idempotent, posted = method.__dict__["op"]
     params = tuple(Param(n, kind, checker(kind)) for n, kind in hints.items())
-    summary = " ".join(inspect.cleandoc(method.__doc__ or "").split())
+    summary = " ".join((method.__doc__ or "").split())
     plain = all(is_plain(param.kind) for param in params), is_plain(result)
     return Operation(name, number, idempotent, posted, params, result, summary, *plain)

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from ukernel.abi.interface import Interface
-from ukernel.abi.services import SECTOR, Block, Console, Echo, Entropy, FileSystem, Timer
+from ukernel.abi.services import SECTOR, Block, Console, Echo, Entropy, FileSystem, KeyValue, Timer
 
 BUILTIN_INTERFACES: dict[str, type[Interface]] = {
     "echo": Echo,
@@ -25,6 +25,7 @@ BUILTIN_INTERFACES: dict[str, type[Interface]] = {
     "console": Console,
     "timer": Timer,
     "entropy": Entropy,
+    "kv": KeyValue,
 }
 
 NAME_PATTERN = "^[a-z][a-z0-9-]{0,31}$"
@@ -171,6 +172,31 @@ class Link(Part):
     """`call` sends calls; `grant` lets the holder pass the capability on."""
 
 
+class Backoff(Part):
+    """How long a server that dies again and again waits for its next life. The first death is
+    repaired at once; after 60 s of READY a death counts as a first one again."""
+
+    first_ms: Annotated[float, Field(ge=0)] = 50.0
+    """Milliseconds before the second restart; 0 restarts at once, always."""
+    factor: Annotated[float, Field(ge=1)] = 2.0
+    """How much longer each further one waits."""
+    max_ms: Annotated[float, Field(ge=0)] = 30_000.0
+    """Milliseconds at most."""
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the wait that chance adds or takes, so that servers do not come back in step."""
+
+
+class Heartbeat(Part):
+    """How a hang is told from work: a ping that the request loop itself has to answer."""
+
+    period_ms: Annotated[float, Field(ge=0)] = 100.0
+    """Milliseconds between two pings; 0 watches for no hangs."""
+    misses: Annotated[int, Field(ge=1)] = 3
+    """Pings without a sign of life after which the server is killed as hung."""
+    max_call_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that a call may take without `progress`; without it, any time."""
+
+
 class Restart(Part):
     """What happens after a death. Beyond `max_restarts` in `within_s` the server has failed."""
 
@@ -180,6 +206,12 @@ class Restart(Part):
     """Restarts within `within_s` before the server is given up."""
     within_s: Annotated[float, Field(gt=0)] = 10.0
     """Seconds in which `max_restarts` are counted."""
+    strategy: Literal["one_for_one", "rest_for_one", "one_for_all"] = "one_for_one"
+    """Who starts again with it, of its group: nobody, those started after it, or all."""
+    backoff: Backoff = Backoff()
+    """How long to wait before a restart."""
+    ready_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds from its start until it must be READY; then it is killed."""
 
 
 class Server(Part):
@@ -203,8 +235,7 @@ class Server(Part):
     cores: Annotated[Listed[Core], AfterValidator(_some)] | None = None
     """CPU numbers that it may run on; without it, all."""
     memory: Size | None = None
-    """Bytes of private memory, and of regions, that it may have: `128MiB`; without it the first
-    has no limit and the second is 256 MiB."""
+    """Bytes that it may have, as `128MiB`; with more it is killed. Without: 256 MiB of regions."""
     window: Annotated[int, Field(ge=1, le=64)] = 8
     """Credit: messages that the kernel delivers before one is answered."""
     args: dict[str, Arg] = Field(default_factory=dict)
@@ -213,8 +244,16 @@ class Server(Part):
     """What its next life has: nothing, what clients hold, a kept region, what is on the disk."""
     start: Literal["boot", "demand"] = "boot"
     """`boot`: started with the system; `demand`: started when a person asks, as a shell is."""
+    spawn: Literal["zygote", "cold"] = "zygote"
+    """How a life gets its process: forked from a warm one, or a fresh interpreter."""
+    standby: bool = False
+    """Keep the next life forked and connected, without any capability until this one is dead."""
+    critical: bool = False
+    """When it is given up the whole system goes down in order."""
     restart: Restart = Restart()
     """What happens after it dies."""
+    heartbeat: Heartbeat = Heartbeat()
+    """How it is watched for hangs."""
 
 
 class Manifest(Part):
@@ -228,6 +267,10 @@ class Manifest(Part):
     """The devices of the simulated machine, by name."""
     servers: Annotated[dict[Name, Server], AfterValidator(_some)]
     """The tasks of the system, by name. An application is a server that serves nobody."""
+    groups: dict[Name, Listed[Name]] = Field(default_factory=dict)
+    """Servers that belong together: whom a restart strategy takes along."""
+    on_kernel_death: Literal["stop", "reboot"] = "stop"
+    """When the kernel or the machine dies: end with status 3, or boot again."""
 
 
 def schema() -> dict[str, Any]:

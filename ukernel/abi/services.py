@@ -245,3 +245,38 @@ class Registers(Interface):
     @op(4)
     def burst(self, accesses: list[Access]) -> list[u32]:
         """Loads and stores in their order, in one message; the values of the loads."""
+
+
+class NoSuchKey(Answer):
+    """Nothing is kept under this name."""
+
+
+class KeyValue(Interface):
+    """A small table that survives its server. A change names itself by an operation id that its
+    caller chose: said again, after a crash for instance, it is done once and answered the same."""
+
+    answers = (NoSuchKey, NoSpace, DeviceFailed)
+
+    @op(1, idempotent=True)
+    def get(self, key: str) -> bytes:
+        """What was put under `key`."""
+
+    @op(2, idempotent=True)
+    def put(self, key: str, value: bytes, operation: bytes) -> None:
+        """Keep `value` under `key`."""
+
+    @op(3, idempotent=True)
+    def add(self, key: str, amount: u32, operation: bytes) -> u64:
+        """Add to the number under `key`, which begins with 0; the number then."""
+
+    @op(4, idempotent=True)
+    def remove(self, key: str, operation: bytes) -> None:
+        """Forget `key`; well if there is none."""
+
+    @op(5, idempotent=True)
+    def number(self, key: str) -> u64:
+        """The number under `key`; 0 when nothing was added."""
+
+    @op(6, idempotent=True)
+    def keys(self, start: u32) -> list[str]:
+        """Up to 128 names in their order, from number `start`; of values, not of numbers."""

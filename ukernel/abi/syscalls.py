@@ -20,6 +20,17 @@ GRANT = 16  # pass the capability on in a message
 ALL_RIGHTS = 31
 RIGHT_NAMES = {READ: "read", WRITE: "write", CALL: "call", RECV: "recv", GRANT: "grant"}
 
+
+class Quota(NamedTuple):
+    """What one life may have at once. Beyond it: E_OVERLOAD, for that task and nobody else."""
+
+    calls: int = 256
+    queued_bytes: int = 4 << 20
+    caps: int = 1024
+    objects: int = 64  # regions and notifications
+    mappings: int = 256  # of regions into one device's IOMMU domain
+
+
 KERNEL_BADGE = (1 << 64) - 1  # stamped on what the kernel itself asks of the machine
 
 # States of a slot, as the root task sets them or the kernel sees them.
@@ -130,15 +141,9 @@ class Grant(NamedTuple):
     """One capability that a life begins with, found under `name`."""
 
     kind: str  # "endpoint" or "device"
-    name: str  # of the slot or the device
+    name: str
     rights: u8
-
-
-class Begun(NamedTuple):
-    """A life that may now be given a process; its control socket comes under `tag`."""
-
-    life: u64
-    tag: u64
+    object: str  # the slot or the device; mostly it has this name too
 
 
 class CapRow(NamedTuple):
@@ -174,7 +179,14 @@ class SlotRow(NamedTuple):
     hello_ns: u64
     ready_ns: u64
     first_reply_ns: u64
-    progress_ns: u64
+    heard_ns: u64  # its last message, of whatever kind
+    progress_ns: u64  # its last `progress`
+    oldest_ns: u64  # when it took the oldest call that it has not answered
+    waits_for: str  # the slot that it is blocked in a call on
+    waits_op: u16
+    waits_badge: u64
+    waits_since_ns: u64
+    waited_ns: u64  # of callers, for all its replies together
 
 
 class Count(NamedTuple):
@@ -214,29 +226,35 @@ class Control(Interface):
     def device(self, name: str, machine: str) -> u16:
         """A device of the slot `machine`; its index, from 0 in the order of these calls."""
 
-    @op(70)
-    def begin(self, grants: list[Grant]) -> Begun:
-        """On a task capability: the next life, without a process yet, holding `grants`."""
+    @op(62)
+    def endpoint(self, badge: u64) -> bytes:
+        """On a task capability: a capability of one's own to call it, under any badge."""
 
-    @op(71)
+    @op(76)
+    def prepare(self) -> u64:
+        """On a task capability: a life ahead of its time, which can say HELLO and nothing else
+        until it begins; tag of its control socket. One that was prepared before is forgotten."""
+
+    @op(77)
     def start(self, pid: u32) -> None:
-        """On a task capability: this process is the life; it gets its boot record."""
+        """On a task capability: this process is the prepared life; it gets its boot record."""
 
-    @op(72)
+    @op(78)
+    def begin(self, grants: list[Grant]) -> u64:
+        """On a task capability whose last life has ended: the prepared life is the next, holding
+        `grants`; its number. Now its HELLO is answered."""
+
+    @op(79)
     def end(self, state: str) -> None:
         """On a task capability: its process is certainly dead; settle everything it had open."""
 
-    @op(73)
-    def stop(self) -> None:
-        """On a task capability: ask the life to leave in order."""
+    @op(84)
+    def tell(self, kind: u16) -> None:
+        """On a task capability: a notice, wire.NOTICE_STOP or NOTICE_PING."""
 
     @op(74)
     def schedule(self, priority: u8, cores: list[u16], fifo: bool) -> None:
         """On a task capability: queue priority, and CPU cores and policy as Linux grants them."""
-
-    @op(75)
-    def kill(self, signal: u8) -> None:
-        """On a task capability: send a signal to its process (9 kills, 19 suspends, 18 resumes)."""
 
     @op(80, idempotent=True)
     def caps(self, start: u32) -> list[CapRow]:
@@ -265,7 +283,7 @@ class Machine(Interface):
 
 # Events for the root task: body of NOTICE_EVENT is [kind, slot, life, detail].
 EVENT_READY = "ready"
-EVENT_SERVING = "serving"  # its first good reply; detail: CLOCK_MONOTONIC nanoseconds
+EVENT_SERVING = "serving"  # its first good reply; detail: the ns of HELLO, READY and this reply
 EVENT_DENIED = "denied"  # detail: what was refused
 EVENT_FAULT = "fault"  # detail: which rule was broken
 EVENT_LOST = "lost"  # the task does not read what it is sent; it is cut off
@@ -277,4 +295,3 @@ class Boot(NamedTuple):
     address: str
     secret: bytes
     slot: str
-    life: int

@@ -55,6 +55,7 @@ NOTICE_STOP = 2  # leave in order: stop serving, save, exit 0
 NOTICE_EVENT = 3  # to the root task: body [kind, slot, life, detail], see syscalls.EVENT_*
 NOTICE_DEVICE = 4  # to the machine: body [device, epoch, driver, tag]; tag 0: no driver now
 NOTICE_UNMAP = 5  # to the machine: body [device, bus address]
+NOTICE_PING = 6  # say something, if the loop still takes messages
 
 NESTING = frozenset((list, dict))
 

@@ -11,17 +11,7 @@ from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import GRANT, Described, rights_text
 from ukernel.broker import effects
-from ukernel.broker.objects import (
-    Call,
-    Cap,
-    Device,
-    Endpoint,
-    Life,
-    Memory,
-    Object,
-    Refusal,
-    Region,
-)
+from ukernel.broker.objects import Cap, Device, Endpoint, Life, Memory, Object, Refusal, Region
 from ukernel.broker.state import Request, State, notice
 
 T = TypeVar("T", bound=Object)
@@ -170,13 +160,15 @@ def abandon(k: State, cap: Cap) -> None:
         destroy(k, obj)
 
 
-def transfer(k: State, source: Life, target: Life, payer: Life, m: Call | wire.Message) -> Tokens:
+def transfer(
+    k: State, source: Life, target: Life, payer: Life, tokens: Tokens, flags: int
+) -> Tokens:
     """Give `target` what `source` put into a message: tokens that only `target` can use.
 
     All or nothing: `payer` (whose call it is) has room for what is new, or none is made.
     """
-    found = [find(k, source, token, GRANT) for token in m.caps]
-    move = m.flags & wire.MOVE
+    found = [find(k, source, token, GRANT) for token in tokens]
+    move = flags & wire.MOVE
     new = {cap for cap in found if (cap.payer is not payer if move else target not in cap.given)}
     room(payer, len(new))
     give = _move if move else _share

@@ -29,14 +29,11 @@ Pass = NamedTuple(
     "Pass", [("control", int), ("tag", int), ("numbers", tuple[int, ...]), ("read_only", bool)]
 )
 # The first datagram on a life's control socket.
-BootRecord = NamedTuple(
-    "BootRecord", [("control", int), ("secret", bytes), ("slot", str), ("life", int)]
-)
+BootRecord = NamedTuple("BootRecord", [("control", int), ("secret", bytes), ("slot", str)])
 Raise = NamedTuple("Raise", [("number", int), ("readable", bool)])  # an eventfd
 # CPU cores (empty: leave them) and policy of a process; failing is counted, not fatal.
 Schedule = NamedTuple(
     "Schedule", [("pid", int), ("cores", tuple[int, ...]), ("fifo", bool), ("priority", int)]
 )
-Signal = NamedTuple("Signal", [("pid", int), ("signal", int)])  # Linux's, for a task
 
-Effect = Send | Make | MakeControl | Close | Pass | BootRecord | Raise | Schedule | Signal
+Effect = Send | Make | MakeControl | Close | Pass | BootRecord | Raise | Schedule

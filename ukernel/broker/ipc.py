@@ -90,7 +90,7 @@ def _deliver(k: State, c: Call, now: int) -> None:
     server, client = c.endpoint.slot.life, c.client
     assert server is not None, "credit comes from a life"
     try:
-        tokens = caps.transfer(k, client, server, client, c) if c.caps else ()
+        tokens = caps.transfer(k, client, server, client, c.caps, c.flags) if c.caps else ()
     except Refusal as refusal:
         fail(k, c, refusal, now)
         return
@@ -117,16 +117,17 @@ def reply(k: State, life: Life, m: wire.Message, now: int) -> None:
         return
     endpoint = c.endpoint
     endpoint.credit += 1
-    life.slot.replies, life.progress_ns = life.slot.replies + 1, now
+    life.slot.replies += 1
+    life.slot.waited_ns += now - c.queued_ns
     if not life.first_reply_ns and m.status <= Code.ANSWER:
         life.first_reply_ns = now
-        event(k, syscalls.EVENT_SERVING, life, str(now))
+        event(k, syscalls.EVENT_SERVING, life, f"{life.hello_ns} {life.ready_ns} {now}")
     if c.number not in c.client.sent:
         k.count("late_replies")
     else:
         try:
             client = c.client
-            tokens = caps.transfer(k, life, client, client, m) if m.caps else ()
+            tokens = caps.transfer(k, life, client, client, m.caps, m.flags) if m.caps else ()
             finish(k, c, m.status, m.body, now, tokens)
         except Refusal as refusal:
             if refusal.code != Code.E_OVERLOAD:  # which is the client's own, as is the call

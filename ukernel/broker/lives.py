@@ -6,21 +6,21 @@ then may the next one begin. From `end` on, nothing that the old life sends or h
 
 from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
-from ukernel.abi.syscalls import CALL, GRANT, RECV, Begun
+from ukernel.abi.syscalls import CALL, GRANT, RECV
 from ukernel.broker import caps, effects, ipc, memory
 from ukernel.broker.objects import Control, Device, Life, Refusal, Slot
 from ukernel.broker.state import Request, State, answer, event, fault, notice, remember
 
 AUTOMATIC = b"\0"  # how a routing id begins that the peer did not choose itself
-ENDS = (syscalls.DEAD, syscalls.FAILED, syscalls.STOPPED)
 
 
 def boot(k: State, pid: int, now: int) -> Life:
     """The root task: its slot, its life, the control capability. Once, before anything else."""
-    k.root = life = _new_life(k, _new_slot(k, "root", 255, 8, 0), now)
+    k.root = life = _new_life(k, _new_slot(k, "root", 255, 8, 0))
+    life.pid = pid
+    _enter(k, life, now)
     control = caps.derive(k, caps.root(k, k.control), life, syscalls.ALL_RIGHTS)
     life.named["control"] = control.token
-    life.pid = pid
     return life
 
 
@@ -37,7 +37,12 @@ def hello(k: State, e: effects.Arrived) -> None:
         k.out.append(effects.Send(e.rid, wire.encode(wire.REPLY, status=Code.E_DENIED, body=body)))
         return
     life.secret, life.rid, life.hello_ns = b"", e.rid, e.now  # a secret works once
-    k.bound[e.rid] = life
+    if life.slot.life is life:
+        _welcome(k, life)  # else it waits for its answer until it begins
+
+
+def _welcome(k: State, life: Life) -> None:
+    k.bound[life.rid] = life
     answer(k, life, 0, Code.OK, wire.pack([life.slot.name, life.number, life.named]))
 
 
@@ -48,14 +53,17 @@ def _new_slot(k: State, name: str, priority: int, window: int, memory: int) -> S
     return made
 
 
-def _new_life(k: State, slot: Slot, now: int) -> Life:
-    slot.number += 1
-    name = f"{slot.name}#{slot.number}"
-    life = Life(slot, slot.number, k.fresh(), k.tokens.pop(), name, begun_ns=now)
-    slot.life, slot.state, slot.endpoint.credit = life, syscalls.STARTING, 0
-    k.lives[life.client] = life
+def _new_life(k: State, slot: Slot) -> Life:
+    return k.lives.setdefault(number := k.fresh(), Life(slot, number, k.tokens.pop()))
+
+
+def _enter(k: State, life: Life, now: int) -> None:
+    """From here on the life is the slot's: it has a number, and may receive and be called."""
+    slot = life.slot
+    slot.number, slot.life, slot.next = slot.number + 1, life, None
+    slot.state, slot.endpoint.credit = syscalls.STARTING, 0
+    life.number, life.name, life.begun_ns = slot.number, f"{slot.name}#{slot.number}", now
     life.named["self"] = caps.derive(k, slot.endpoint.root, life, RECV | CALL | GRANT).token
-    return life
 
 
 def slot(k: State, r: Request, name: str, priority: int, window: int, memory: int) -> bytes:
@@ -75,39 +83,53 @@ def device(k: State, r: Request, name: str, machine: str) -> int:
     return made.index
 
 
-def begin(k: State, r: Request, grants: list[syscalls.Grant]) -> Begun:
-    """The next life of a slot whose last one has ended, with the capabilities it begins with."""
+def endpoint(k: State, r: Request, badge: int) -> bytes:
     found = caps.held(k, r, Slot)
-    if found.life is not None and found.life.pid:
-        raise Refusal(Code.E_PROTO, f"{found.life.name} has not ended")
-    if len({name for _, name, _ in grants}) < len(grants):
-        raise Refusal(Code.E_PROTO, "two grants of one name")
-    for kind, name, _ in grants:
-        if name not in {"endpoint": k.slots.keys(), "device": k.devices.keys()}.get(kind, ()):
-            raise Refusal(Code.E_PROTO, f"there is no {kind} {name}")
-        if kind == "device" and k.devices[name].driver is not None:
-            raise Refusal(Code.E_PROTO, f"device {name} has a driver")
-    if found.life is not None:  # it has no process: Linux refused something that it needs
-        end(k, r, syscalls.DEAD)
-    life, tag = _new_life(k, found, r.now), k.fresh()
-    otherwise = memory.no_memory(r, f"control socket of {life.name}")
-    k.out.append(effects.MakeControl(life.client, k.root.client, tag, otherwise))
-    for kind, name, rights in grants:
-        if kind == "device":
-            memory.attach(k, k.devices[name], life, otherwise)
-        else:  # RECV stays with the slot itself
-            top = k.slots[name].endpoint.root
-            life.named[name] = caps.derive(k, top, life, rights & (CALL | GRANT)).token
-    return Begun(life.number, tag)
+    return caps.derive(k, found.endpoint.root, r.life, CALL | GRANT, badge).token
+
+
+def prepare(k: State, r: Request) -> int:
+    """A life ahead of time, in place of one whose process died before it began."""
+    found = caps.held(k, r, Slot)
+    if found.next is not None:
+        del k.lives[found.next.client]
+        k.out.append(effects.Close(found.next.client))
+    found.next, tag = _new_life(k, found), k.fresh()
+    otherwise = memory.no_memory(r, f"control socket of {found.name}")
+    k.out.append(effects.MakeControl(found.next.client, k.root.client, tag, otherwise))
+    return tag
 
 
 def start(k: State, r: Request, pid: int) -> None:
-    """This process is the life: it gets the secret, over the socket that it inherited."""
-    life = _living(k, r, begun=True)
-    if life.pid or not pid:
-        raise Refusal(Code.E_PROTO, f"{life.name} has process {life.pid}, and cannot have {pid}")
-    life.pid = pid
-    k.out.append(effects.BootRecord(life.client, life.secret, life.slot.name, life.number))
+    """This process is the next life: it gets the secret, over the socket that it inherited."""
+    found = caps.held(k, r, Slot)
+    if found.next is None or found.next.pid or not pid:  # to Linux, process 0 is ourselves
+        raise Refusal(Code.E_PROTO, f"{found.name} has no next life that could be process {pid}")
+    found.next.pid = pid
+    k.out.append(effects.BootRecord(found.next.client, found.next.secret, found.name))
+
+
+def begin(k: State, r: Request, grants: list[syscalls.Grant]) -> int:
+    """The next life of a slot whose last one has ended, with the capabilities it begins with."""
+    found = caps.held(k, r, Slot)
+    life = found.next
+    if found.life is not None or life is None or not life.pid:
+        raise Refusal(Code.E_PROTO, f"{found.name} has not ended, or has no process to begin with")
+    free = {name for name, device in k.devices.items() if device.driver is None}
+    for kind, _, _, what in grants:
+        if what not in {"endpoint": k.slots.keys(), "device": free}.get(kind, ()):
+            raise Refusal(Code.E_PROTO, f"there is no {kind} {what}, or it has a driver")
+    _enter(k, life, r.now)
+    otherwise = memory.no_memory(r, f"device of {life.name}")
+    for kind, name, rights, what in grants:
+        if kind == "device":
+            memory.attach(k, k.devices[what], life, otherwise)
+        else:  # RECV stays with the slot itself
+            top = k.slots[what].endpoint.root
+            life.named[name] = caps.derive(k, top, life, rights & (CALL | GRANT)).token
+    if life.rid:
+        _welcome(k, life)
+    return life.number
 
 
 def ready(k: State, r: Request, fingerprint: str) -> None:
@@ -125,8 +147,6 @@ def progress(k: State, r: Request) -> None:
 def end(k: State, r: Request, state: str) -> None:
     """The process is certainly dead: every call it had open gets its outcome."""
     found = caps.held(k, r, Slot)
-    if state not in ENDS:
-        raise Refusal(Code.E_PROTO, f"a life cannot end as {state!r}")
     found.state, life, found.life = state, found.life, None
     if life is not None:
         _bury(k, life, r.now)
@@ -175,25 +195,15 @@ def cut_off(k: State, rid: bytes) -> None:
     life = k.bound.pop(rid, None)
     if life is not None:
         life.rid, life.slot.endpoint.credit = b"", 0  # what waits is for the next life
-        event(k, syscalls.EVENT_LOST, life, "does not read its messages")
+        event(k, syscalls.EVENT_LOST, life, "is gone, or does not read its messages")
 
 
-def _living(k: State, r: Request, begun: bool = False) -> Life:
-    found = caps.held(k, r, Slot)
-    if found.life is None or not (found.life.pid or begun):  # to Linux, process 0 is ourselves
-        raise Refusal(Code.E_STALE_LIFE, f"{found.name} has no process")
-    return found.life
-
-
-def stop(k: State, r: Request) -> None:
-    notice(k, _living(k, r), wire.NOTICE_STOP, [])
+def tell(k: State, r: Request, kind: int) -> None:
+    notice(k, caps.held(k, r, Slot).life, kind, [])
 
 
 def schedule(k: State, r: Request, priority: int, cores: list[int], fifo: bool) -> None:
-    life = _living(k, r)
-    life.slot.priority = priority
-    k.out.append(effects.Schedule(life.pid, tuple(cores), fifo, priority))
-
-
-def kill(k: State, r: Request, signal: int) -> None:
-    k.out.append(effects.Signal(_living(k, r).pid, signal))
+    found = caps.held(k, r, Slot)
+    found.priority = priority
+    if found.life is not None:
+        k.out.append(effects.Schedule(found.life.pid, tuple(cores), fifo, priority))

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from ukernel.abi import syscalls
 from ukernel.abi.errors import Code
-
-
-class Quota(NamedTuple):
-    """What one life may have at once. Beyond it: E_OVERLOAD, for that task and nobody else."""
-
-    calls: int = 256
-    queued_bytes: int = 4 << 20
-    caps: int = 1024
-    objects: int = 64  # regions and notifications
-    mappings: int = 256  # of regions into one device's IOMMU domain
+from ukernel.abi.syscalls import Quota
 
 
 class Refusal(Exception):
@@ -126,12 +117,14 @@ class Slot(Object):
     number: int = 0  # of the current or last life; the first is 1
     state: str = syscalls.NEW
     life: Life | None = None
+    next: Life | None = None  # prepared: it may have a process, and holds nothing
     fingerprint: str = ""
     regions: dict[str, Region] = field(default_factory=dict)  # persistent ones
     stale: frozenset[bytes] = frozenset()  # tokens of the life before
     region_bytes: int = 0
     calls: int = 0
     replies: int = 0
+    waited_ns: int = 0  # by callers, for all that was answered
     errors: int = 0
     faults: int = 0
     kind = "task"
@@ -145,10 +138,10 @@ class Life:
     """One process in a slot, from `begin` to `end`. `client` is the stamp that servers see."""
 
     slot: Slot
-    number: int
     client: int
     secret: bytes
-    name: str  # "slot#life"
+    number: int = 0  # until it begins
+    name: str = ""  # "slot#life"
     quota: Quota = field(default_factory=Quota)
     pid: int = 0
     rid: bytes = b""  # the routing id it is bound to
@@ -166,7 +159,8 @@ class Life:
     hello_ns: int = 0
     ready_ns: int = 0
     first_reply_ns: int = 0
-    progress_ns: int = 0  # its last reply, or word that it is getting on
+    heard_ns: int = 0  # its last message
+    progress_ns: int = 0  # its last word that a long call is getting on
 
 
 @dataclass(slots=True, eq=False)

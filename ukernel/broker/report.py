@@ -9,6 +9,7 @@ from ukernel.broker.objects import Cap, Control, Life, Object, Slot
 from ukernel.broker.state import Request, State
 
 PAGE = 256  # rows in one answer
+IDLE = ("", 0, 0, 0)  # who waits for nobody
 
 
 def caps(k: State, r: Request, start: int) -> list[CapRow]:
@@ -39,21 +40,24 @@ def slots(k: State, r: Request) -> list[SlotRow]:
 
 
 def _slot_row(s: Slot) -> SlotRow:
-    life = s.life or Life(s, s.number, 0, b"", "")
+    life = s.life or Life(s, 0, b"")
+    waits, oldest = life.waiting, next(iter(life.taken.values()), None)
     return SlotRow(
         s.name, s.number, s.state, life.pid, s.priority, len(life.caps),
         len(life.owned) + len(s.regions), s.region_bytes, len(s.endpoint.queue), len(life.taken),
         s.calls, s.replies, s.errors, s.faults, life.begun_ns, life.hello_ns, life.ready_ns,
-        life.first_reply_ns, life.progress_ns,
+        life.first_reply_ns, life.heard_ns, life.progress_ns, oldest.taken_ns if oldest else 0,
+        *((waits.endpoint.name, waits.opcode, waits.badge, waits.queued_ns) if waits else IDLE),
+        s.waited_ns,
     )  # fmt: skip
 
 
 def counters(k: State, r: Request) -> list[Count]:
     held(k, r, Control)
-    open_calls = sum(len(life.sent) for life in k.lives.values())
-    own = {"caps": len(k.caps), "lives": len(k.lives), "objects": len(k.memory)}
-    every = {**own, "calls_open": open_calls, "calls_done": k.traced, **k.counters}
-    return [Count(name, value) for name, value in every.items()]
+    lives = [s.life for s in k.slots.values() if s.life is not None]
+    own = {"caps": len(k.caps), "lives": len(lives), "objects": len(k.memory)}
+    calls = {"calls_open": sum(len(x.sent) for x in lives), "calls_done": k.traced}
+    return [Count(name, value) for name, value in {**own, **calls, **k.counters}.items()]
 
 
 def trace(k: State, r: Request, start: int) -> list[TraceRow]:

@@ -9,6 +9,7 @@ import ctypes
 import fcntl
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -33,6 +34,7 @@ OPTIONS = {
     zmq.MAXMSGSIZE: wire.MAX_FRAME,
     zmq.SNDHWM: 1024,  # messages that a task may leave unread before it is cut off
     zmq.RCVTIMEO: TICK_MS,
+    zmq.HANDSHAKE_IVL: 1000,  # ms for a connection to say what it is: a silent one costs a file
     zmq.LINGER: 0,
 }
 
@@ -54,7 +56,7 @@ class Kernel:
         self._refill()
         root = lives.boot(self.state, root_pid, time.monotonic_ns())
         self.controls[root.client] = control
-        self._bootrecord(effects.BootRecord(root.client, root.secret, root.slot.name, 1))
+        self._bootrecord(effects.BootRecord(root.client, root.secret, root.slot.name))
 
     def run(self) -> None:
         gc.freeze()
@@ -141,12 +143,14 @@ class Kernel:
             os.close(self.descriptors.pop(e.number))
 
     def _bootrecord(self, e: effects.BootRecord) -> None:
-        record = wire.pack(Boot(self.address, e.secret, e.slot, e.life))
+        record = wire.pack(Boot(self.address, e.secret, e.slot))
         self.controls[e.control].send(record, socket.MSG_DONTWAIT)
 
     def _raise(self, e: effects.Raise) -> None:
-        with contextlib.suppress(BlockingIOError):  # it is in that state already
-            fd = self.descriptors[e.number]
+        fd, look = self.descriptors[e.number], select.poll()
+        look.register(fd)
+        now = dict(look.poll(0)).get(fd, 0)
+        if now & (select.POLLOUT if e.readable else select.POLLIN):  # its holder can make it block
             os.eventfd_write(fd, 1) if e.readable else os.eventfd_read(fd)
 
     def _schedule(self, e: effects.Schedule) -> None:
@@ -155,9 +159,6 @@ class Kernel:
             os.sched_setaffinity(thread, e.cores or os.sched_getaffinity(thread))
             if e.fifo:
                 os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(level))
-
-    def _signal(self, e: effects.Signal) -> None:
-        os.kill(e.pid, e.signal)
 
 
 DONTWAIT = int(zmq.DONTWAIT)

@@ -13,7 +13,7 @@ from ukernel.broker.objects import Call, Cap, Control, Device, Endpoint, Life, M
 TRACE_LENGTH = 8192  # finished calls remembered
 SENT_HEAD, GOT_HEAD = 96, 32  # bytes kept of a request and of a reply
 LOUD_FAULTS = 16  # faults of one slot that the root task hears of one by one
-DENIALS = frozenset((Code.E_DENIED, Code.E_REVOKED, Code.E_STALE_LIFE))
+DENIALS = frozenset((Code.E_DENIED, Code.E_REVOKED, Code.E_STALE_LIFE, Code.E_OVERLOAD))
 
 
 class Request(NamedTuple):

@@ -22,8 +22,8 @@ HANDLERS: dict[str, Callable[..., Any]] = {handler.__name__: handler for handler
     ipc.delete, ipc.revoke,
     memory.notification, memory.signal, memory.take, memory.waitable,
     memory.region, memory.map, memory.lines, memory.dma_map, memory.device_fault,
-    lives.ready, lives.progress, lives.slot, lives.device, lives.begin, lives.start, lives.end,
-    lives.stop, lives.schedule, lives.kill,
+    lives.ready, lives.progress, lives.slot, lives.device, lives.endpoint, lives.prepare,
+    lives.start, lives.begin, lives.end, lives.tell, lives.schedule,
     report.caps, report.slots, report.counters, report.trace,
 )}  # fmt: skip
 
@@ -58,6 +58,7 @@ def arrived(k: State, e: effects.Arrived) -> None:
     if life is None:
         lives.hello(k, e)
         return
+    life.heard_ns = e.now
     m = wire.decode(e.frame)
     if isinstance(m, str):
         fault(k, life, syscalls.EVENT_FAULT, m)

@@ -21,6 +21,7 @@ from ukernel.abi import wire
 from ukernel.abi.errors import BY_CODE, CallError, Code, Denied, Protocol
 from ukernel.abi.syscalls import Boot
 
+CODES = frozenset(Code)
 ENVIRONMENT = "UKERNEL_TASK"
 
 
@@ -34,7 +35,10 @@ class TaskInfo:
     memory: int = 0  # bytes of private memory at most, 0: no limit
     args: dict[str, Any] = field(default_factory=dict)
     devices: list[str] = field(default_factory=list)
+    state: str = "stateless"  # what the system file says that its next life has
     origin: str = ""  # file:line of its entry in the system file
+    recorder_fd: int = -1  # the page of its flight recorder
+    mischief: str = ""  # how it is to misbehave, see `mischief`
 
     def dump(self) -> str:
         return json.dumps(self.__dict__)
@@ -63,13 +67,14 @@ class Stats:
 _prepared: dict[str, tuple[zmq.Context[Any], Any]] = {}
 
 
-def prepare(address: str) -> None:
+def prepare(address: str, context: zmq.Context[Any] | None = None) -> zmq.Context[Any]:
     """Connect ahead of time, when this process is no task yet. Nothing is said to anybody."""
-    _prepared[address] = _connect(address)
+    _prepared[address] = _connect(address, context)
+    return _prepared[address][0]
 
 
-def _connect(address: str) -> tuple[zmq.Context[Any], Any]:
-    context = zmq.Context()
+def _connect(address: str, context: zmq.Context[Any] | None = None) -> tuple[zmq.Context[Any], Any]:
+    context = context or zmq.Context()
     if os.sched_getscheduler(0) == os.SCHED_OTHER:  # its thread never interrupts who feeds it,
         context.set(zmq.THREAD_SCHED_POLICY, os.SCHED_BATCH)  # so that a burst leaves as one
     made = Socket(context, zmq.DEALER)
@@ -212,6 +217,18 @@ class Connection:
         self._outcomes.extend(others)
         return [found[number] for number in numbers]
 
+    def collected(self, number: int) -> wire.Message | None:
+        """The outcome of this posted call if it is here already; without waiting."""
+        found = next((m for m in self._outcomes if m.seq == number), None)
+        if found is not None:
+            self._outcomes.remove(found)
+        return found
+
+    def forget(self, number: int) -> None:
+        """Nobody wants the outcome of this posted call any more, whenever it comes."""
+        if self.collected(number) is None:
+            self._unwanted.add(number)
+
     def send(
         self, token: bytes, opcode: int, body: bytes, caps: tuple[bytes, ...], system: bool = False
     ) -> None:
@@ -232,8 +249,9 @@ class Connection:
 def error_of(reply: wire.Message) -> CallError:
     """The exception that a refusing reply stands for."""
     kind = BY_CODE.get(reply.status, CallError)
+    name = Code(reply.status).name if reply.status in CODES else f"status {reply.status}"
     try:
         text, detail = wire.unpack(reply.body)
     except (wire.Malformed, TypeError, ValueError):
-        text, detail = Code(reply.status).name, {}
-    return kind(f"{Code(reply.status).name}: {text}", detail)
+        text, detail = "no reason was given", {}
+    return kind(f"{name}: {text}", detail if isinstance(detail, dict) else {})

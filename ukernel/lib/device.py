@@ -106,7 +106,7 @@ class Device:
         tag, iova = together(
             self.connection, (token, "map", ()), (self.token, "dma_map", (token, True))
         )
-        return DmaRegion(memoryview(map_tag(self.connection, tag, writable=True)), iova)
+        return DmaRegion(map_tag(self.connection, tag, writable=True), iova)
 
     def address(self, lent: Lent, *, write: bool = False) -> int:
         """Where the device sees lent memory; mapped at the first use of the loan.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections import OrderedDict
 
@@ -10,6 +9,7 @@ from ukernel.abi.errors import Protocol
 from ukernel.abi.interface import Lent
 from ukernel.abi.syscalls import GRANT, READ, WRITE
 from ukernel.lib.connection import Connection
+from ukernel.lib.mapping import map_shared
 from ukernel.lib.stub import kernel
 
 MAPPINGS = 64  # regions of other tasks that stay mapped
@@ -23,8 +23,7 @@ class Region:
     ) -> None:
         self.connection = connection
         self.token = kernel(connection).region(name, size, persistent)
-        self.memory = map_region(connection, self.token, writable=True)
-        self.view = memoryview(self.memory)[:size]
+        self.view = map_region(connection, self.token, writable=True)[:size]
         self._shown: bytes | None = None
 
     def lend(self, offset: int, length: int) -> Lent:
@@ -43,37 +42,35 @@ class Borrowed:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._known: OrderedDict[bytes, tuple[mmap.mmap, bool]] = OrderedDict()
+        self._known: OrderedDict[bytes, memoryview] = OrderedDict()
 
     def view(self, lent: Lent, *, write: bool = False) -> memoryview:
         """The lent bytes. Raises Protocol when the loan does not cover them."""
-        memory, writable = self._known.get(lent.token) or self._map(lent.token)
-        if write and not writable:
+        memory = self._known.get(lent.token) or self._map(lent.token)
+        if write and memory.readonly:
             raise Protocol("the memory was lent for reading only")
         if lent.offset + lent.length > len(memory):
             raise Protocol(f"lent {lent.length} bytes at {lent.offset} of {len(memory)}")
-        return memoryview(memory)[lent.offset : lent.offset + lent.length]
+        return memory[lent.offset : lent.offset + lent.length]
 
-    def _map(self, token: bytes) -> tuple[mmap.mmap, bool]:
+    def _map(self, token: bytes) -> memoryview:
         found = kernel(self.connection, token).describe()
-        writable = bool(found.rights & WRITE)
-        mapped = (map_region(self.connection, token, writable=writable), writable)
+        mapped = map_region(self.connection, token, writable=bool(found.rights & WRITE))
         self._known[token] = mapped
         if len(self._known) > MAPPINGS:
             self._known.popitem(last=False)  # unmapped when its last view is gone
         return mapped
 
 
-def map_region(connection: Connection, token: bytes, *, writable: bool) -> mmap.mmap:
+def map_region(connection: Connection, token: bytes, *, writable: bool) -> memoryview:
     """The whole region behind a capability, in this process."""
     return map_tag(connection, kernel(connection, token).map(), writable=writable)
 
 
-def map_tag(connection: Connection, tag: int, *, writable: bool) -> mmap.mmap:
+def map_tag(connection: Connection, tag: int, *, writable: bool) -> memoryview:
     """The region whose descriptor was announced as `tag`, in this process."""
     (fd,) = connection.descriptors(tag)
     try:
-        access = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
-        return mmap.mmap(fd, os.fstat(fd).st_size, mmap.MAP_SHARED, access)
+        return map_shared(fd, os.fstat(fd).st_size, writable=writable)
     finally:
         os.close(fd)

@@ -23,12 +23,17 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 import zmq
 
 from ukernel.abi import wire
-from ukernel.abi.errors import Answer, CallError, Code, Denied, Protocol
+from ukernel.abi.errors import Answer, CallError, Code, Denied, Poison, Protocol
+from ukernel.abi.exits import OUT_OF_MEMORY
 from ukernel.abi.interface import Interface, Lent, Operation, fingerprint, is_interface, typed
+from ukernel.abi.recorder import SIZE as RECORDER_BYTES
+from ukernel.abi.recorder import Recorder
 from ukernel.abi.syscalls import CALL, GRANT
-from ukernel.lib import task
+from ukernel.lib import mischief, task
 from ukernel.lib.connection import Connection
 from ukernel.lib.device import Device
+from ukernel.lib.line import lower_line
+from ukernel.lib.mapping import map_shared
 from ukernel.lib.memory import Borrowed, Region
 from ukernel.lib.notification import Notification
 from ukernel.lib.stub import SYSTEM_CALLS, Stub, bind, kernel
@@ -74,6 +79,7 @@ class Server(Interface):
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.args = connection.info.args
+        self.state = connection.info.state
         self.objects: dict[int, Interface] = {}
         self._borrowed = Borrowed(connection)
         self._watched: dict[int, Callable[[], None]] = {}
@@ -81,6 +87,7 @@ class Server(Interface):
         self._poller.register(connection.socket, zmq.POLLIN)
         self._current: tuple[Operation, wire.Message] | None = None
         self._running = True
+        self._recorder = _recorder(connection)
         self.alarm_ns = 0  # CLOCK_MONOTONIC at which `alarmed` is due; 0: never
 
     # --- what a server overrides ----------------------------------------------------------------
@@ -98,6 +105,10 @@ class Server(Interface):
     def alarmed(self) -> None:
         """`alarm_ns` has come (it is 0 again); to the millisecond."""
 
+    def stands_for(self) -> type[Interface]:
+        """The interface that callers are to find here."""
+        return type(self)
+
     def restore(self, badge: int) -> Interface | None:
         """The object behind a badge that an earlier life handed out, if it still exists."""
         return None
@@ -105,7 +116,15 @@ class Server(Interface):
     # --- what a server uses ---------------------------------------------------------------------
 
     def region(self, name: str, size: int, *, persistent: bool = False) -> Region:
-        """Memory of one's own; `persistent` memory is there again in the next life."""
+        """Memory of one's own; `persistent` memory is there again in the next life.
+
+        Raises Denied when the system file says that this server keeps nothing.
+        """
+        if persistent and self.state == "stateless":
+            raise Denied(
+                f"{self.connection.slot} keeps a region, but its state is stateless: set "
+                f"state: persistent or disk ({self.connection.info.origin})"
+            )
         return Region(self.connection, name, size, persistent=persistent)
 
     def memory(self, lent: Lent, *, write: bool = False) -> memoryview:
@@ -133,7 +152,7 @@ class Server(Interface):
         """Call `handler` after an interrupt. A hint: the device may have nothing."""
 
         def interrupted() -> None:
-            os.eventfd_read(device.interrupt)
+            lower_line(device.interrupt)
             handler()
 
         self.watch(device.interrupt, interrupted)
@@ -179,17 +198,22 @@ class Server(Interface):
         """Connect, set up, serve until asked to stop. Call it under `if __name__ == "__main__"`."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's
         signal.signal(signal.SIGTERM, _terminated)
-        server = cls(task.connection())
-        server.setup()
-        server.serve()
-        server.stopping()
-        server.connection.close()
+        connection = task.connection()
+        mischief.arm(connection.info.mischief)
+        try:
+            server = cls(connection)
+            server.setup()
+            server.serve()
+            server.stopping()
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY)  # there may be none left to do more
+        connection.close()
 
     def serve(self) -> None:
         """Announce readiness, then take one message after the other."""
         connection = self.connection
         ready = SYSTEM_CALLS["ready"].number
-        body = wire.pack([fingerprint(type(self))])
+        body = wire.pack([fingerprint(self.stands_for())])
         connection.post(wire.NO_TOKEN, ready, body, system=True, wanted=False)
         self._give_credit(MAX_WINDOW)
         inbox, receive = connection.inbox, connection.receive
@@ -236,12 +260,18 @@ class Server(Interface):
                 self.unheld(badge)
         elif kind == wire.NOTICE_STOP:
             self._running = False
+        elif kind == wire.NOTICE_PING:
+            self._give_credit(0)  # asks for nothing: that it is said is the answer
 
     def _serve_call(self, m: wire.Message) -> None:
         """One request: find the object and the operation, check the arguments, do it, answer."""
         badge, _ = unpack_stamp(m.token)
         oneway = m.flags & wire.ONEWAY
+        recorder = self._recorder
+        recorder.take(m.seq, badge, m.opcode, m.body)
         try:
+            if recorder.any_poison and recorder.in_hand_is_poison():
+                raise Poison(f"two lives of {self.connection.slot} died of this request")
             target = self._target(badge)
             operation = target.ops.get(m.opcode)
             if operation is None:
@@ -255,6 +285,7 @@ class Server(Interface):
         else:
             if not oneway and type(result) is not Pending:
                 self._reply(operation, m.seq, result)
+        recorder.done()
         if oneway:
             self._give_credit(1)
 
@@ -315,6 +346,16 @@ class Server(Interface):
             status, body = error.code, wire.pack([str(error), error.detail])
         frame = wire.encode(wire.REPLY, status=status, seq=number, body=body)
         self.connection.socket.send(frame)
+
+
+def _recorder(connection: Connection) -> Recorder:
+    """The page that the launcher gave; a task that nobody supervises has one of its own."""
+    fd = connection.info.recorder_fd
+    if fd < 0:
+        return Recorder(memoryview(bytearray(RECORDER_BYTES)))
+    page = map_shared(fd, RECORDER_BYTES, writable=True)
+    os.close(fd)
+    return Recorder(page)
 
 
 unpack_stamp = wire.STAMP.unpack

@@ -178,6 +178,7 @@ class _Pending(NamedTuple, Generic[Cookie]):
     cookie: Cookie
     descriptors: list[int]
     room: int  # bytes that the device may write
+    submitted: int  # ticks before it was
 
 
 class Virtqueue(Generic[Cookie]):
@@ -201,6 +202,7 @@ class Virtqueue(Generic[Cookie]):
         self._pending: list[_Pending[Cookie] | None] = [None] * self.size
         self._added = 0  # as avail.idx
         self._seen = 0  # as used.idx
+        self._ticks = 0
         self._hand_over(layout)
 
     @property
@@ -226,7 +228,7 @@ class Virtqueue(Generic[Cookie]):
         taken = self._free[-count:]
         del self._free[-count:]
         room = self._describe(chain, taken)
-        self._pending[taken[0]] = _Pending(cookie, taken, room)
+        self._pending[taken[0]] = _Pending(cookie, taken, room, self._ticks)
         self._avail[AVAIL_RING + self._added % self.size] = taken[0]
         # The index is stored last: x86 keeps stores in order, so who sees it sees the chain.
         self._added = (self._added + 1) & INDEX_MASK
@@ -235,6 +237,14 @@ class Virtqueue(Generic[Cookie]):
     def kick(self) -> None:
         """Ring the doorbell, once for all that was submitted."""
         self.device.ring_doorbell()
+
+    def tick(self) -> int:
+        """Time has gone on; how many ticks the oldest chain in flight has seen, 0 without one.
+
+        Whoever ticks decides how long one is: a driver that did not run has not waited either.
+        """
+        self._ticks += 1
+        return max((self._ticks - p.submitted for p in self._pending if p is not None), default=0)
 
     def completed(self) -> Iterator[tuple[Cookie, int]]:
         """Cookie and bytes written of each finished chain, until the device's index is reached.

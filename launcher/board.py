@@ -1,0 +1,90 @@
+"""board: from a system file to the kernel's slots and devices, and what each life is granted.
+
+Who may hold what is decided here and nowhere else: by `calls:` and `devices:` of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher.config import SystemFile
+from launcher.kernel import KernelProcess
+from launcher.quarantine import Box
+from launcher.supervisor import State
+from launcher.tasks import Task
+from ukernel.abi.manifest import Restart, Server, VirtioBlk, start_order
+from ukernel.abi.syscalls import CALL, GRANT, Grant
+
+MACHINE = "machine"  # the slot of the hardware simulator
+MACHINE_WINDOW = 64
+NEVER = Restart(when="never")
+MACHINE_SPEC = Server(run="hwsim", priority=255, window=MACHINE_WINDOW, restart=NEVER)
+REGIONS = 256 << 20  # bytes of regions of a server without `memory`
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What differs from the file in this boot of it."""
+
+    images: Mapping[str, Path] = field(default_factory=dict)  # of disks, by device
+    through: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Interposers: {(caller, callee): the server that stands in the callee's place}."""
+    mischief: str = ""  # makes every server breakable, see `ukernel.lib.mischief`
+
+
+def supervised(file: SystemFile) -> State:
+    """The supervisor's view of a system: the machine and all that start at boot, in order."""
+    manifest = file.manifest
+    servers = {name: manifest.servers[name] for name in start_order(manifest)}
+    booted = {name: server for name, server in servers.items() if server.start == "boot"}
+    machine = {MACHINE: MACHINE_SPEC} if manifest.hardware else {}
+    return State({**machine, **booted}, manifest.groups)
+
+
+def make_slots(
+    kernel: KernelProcess, file: SystemFile, wiring: Wiring, run_dir: Path
+) -> dict[str, Task]:
+    """A task for every server of the file and for the machine; none of them runs yet."""
+    tasks = {}
+    if file.manifest.hardware:
+        machine = tasks[MACHINE] = _new_task(kernel, MACHINE, MACHINE_SPEC, [])
+        machine.args = {"devices": _device_specs(file, wiring), "dir": str(run_dir)}
+        for device in file.manifest.hardware:
+            kernel.control().device(device, MACHINE)
+    for name, server in file.manifest.servers.items():
+        tasks[name] = new_server(kernel, name, server, wiring)
+    return tasks
+
+
+def new_server(kernel: KernelProcess, name: str, spec: Server, wiring: Wiring) -> Task:
+    """A slot for a server of the file, or for one more of the same kind."""
+    task = _new_task(kernel, name, spec, _grants(name, spec, wiring))
+    task.spec, task.args, task.mischief = spec, dict(spec.args), wiring.mischief
+    return task
+
+
+def _new_task(kernel: KernelProcess, name: str, spec: Server, grants: list[Grant]) -> Task:
+    memory = spec.memory or REGIONS
+    token = kernel.control().slot(name, spec.priority, spec.window, memory)
+    return Task(name, spec.run, grants, token, kernel.task(token), Box(name))
+
+
+def _grants(caller: str, server: Server, wiring: Wiring) -> list[Grant]:
+    links = []
+    for name, link in server.calls.items():
+        rights = CALL | (GRANT if "grant" in link.rights else 0)
+        links.append(Grant("endpoint", name, rights, wiring.through.get((caller, name), name)))
+    return [*links, *(Grant("device", name, CALL, name) for name in server.devices)]
+
+
+def _device_specs(file: SystemFile, wiring: Wiring) -> list[dict[str, Any]]:
+    specs = []
+    for name, hardware in file.manifest.hardware.items():
+        spec = {"name": name, **hardware.model_dump()}
+        if isinstance(hardware, VirtioBlk):
+            spec["image"] = str(wiring.images.get(name) or file.image_path(name))
+        specs.append(spec)
+    return specs

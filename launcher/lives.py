@@ -1,0 +1,224 @@
+"""lives: gives slots their processes, and buries them. Mechanism; `supervisor` decides.
+
+A life is *prepared* ahead of its time: the kernel has a control socket for it, and with a standby
+it has a process too, which has said HELLO and waits for the answer. So when its turn comes little
+is left to do: end the old life, begin the new one, in one breath. Nothing here waits for a server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from launcher import cold, orphans
+from launcher.config import SystemFile
+from launcher.heartbeat import STUCK
+from launcher.kernel import KernelProcess
+from launcher.process import Process, describe
+from launcher.quarantine import Case
+from launcher.rundir import RunDir
+from launcher.spawn import Spawn
+from launcher.tasks import Stages, Task
+from launcher.zygote import Zygote
+from ukernel.abi import syscalls, wire
+from ukernel.abi.errors import CallError, NoMemory
+from ukernel.abi.exits import OUT_OF_MEMORY
+from ukernel.lib import mischief
+from ukernel.lib.connection import TaskInfo
+from ukernel.lib.stub import SYSTEM_CALLS, together
+
+Call = tuple[bytes, str, tuple[object, ...]]  # of the kernel, see `together`
+# How a life ends that did not die of what it was doing.
+FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM, OUT_OF_MEMORY, 0)
+
+
+class Lives:
+    """The processes of one system's tasks. `ended(task)` is called when a task's process died,
+    `spare_ended(task)` when its standby did."""
+
+    def __init__(
+        self,
+        file: SystemFile,
+        run: RunDir,
+        kernel: KernelProcess,
+        zygote: Zygote,
+        selector: selectors.BaseSelector,
+        tasks: Mapping[str, Task],
+    ) -> None:
+        self.file = file
+        self.run = run
+        self.kernel = kernel
+        self.zygote = zygote
+        self.selector = selector
+        self.tasks = tasks
+        self.ended: Callable[[Task], None] = lambda task: None
+        self.spare_ended: Callable[[Task], None] = lambda task: None
+        self._dead: list[Process] = []  # not reaped, or their orphans not ended
+
+    # --- begin ----------------------------------------------------------------------------------
+
+    def start(self, task: Task) -> None:
+        """Give a slot its next life: its standby, or a new process."""
+        calls: list[Call] = [(task.token, "begin", (task.grants,))]
+        if task.spare is not None:
+            process, task.spare = task.spare, None
+            self.selector.unregister(process.fd)
+        else:
+            process = Process(self._spawn(task))
+            calls.insert(0, (task.token, "start", (process.pid,)))
+        if task.stages is not None and not task.stages.spawned_ns:
+            task.stages.spawned_ns = time.monotonic_ns()
+        try:
+            task.life = together(self.kernel.connection, *calls)[-1]
+        except CallError:  # it is nobody's
+            process.send(signal.SIGKILL)
+            self._dead.append(process)
+            raise
+        self.zygote.replenish()
+        task.process = process
+        task.state, task.blame, task.meddled = syscalls.STARTING, "", False
+        self.selector.register(process.fd, selectors.EVENT_READ, lambda: self.ended(task))
+        spec = task.spec
+        if spec is not None and (spec.cores or spec.policy == "fifo"):
+            task.control.schedule(spec.priority, list(spec.cores or ()), spec.policy == "fifo")
+
+    def stand_by(self, task: Task) -> None:
+        """Give the life after this one its process now. It holds nothing and does nothing."""
+        task.spare = Process(self._spawn(task))
+        task.control.start(task.spare.pid)
+        self.zygote.replenish()
+        self.selector.register(task.spare.fd, selectors.EVENT_READ, lambda: self._spare_ended(task))
+
+    def prepare(self, task: Task) -> None:
+        """Have the control socket of the next life at hand."""
+        self.drop_line(task)
+        (task.line,) = self.kernel.connection.descriptors(task.control.prepare())
+        os.set_inheritable(task.line, False)  # a cold start of another task is not to have it
+
+    def look_ahead(self, task: Task) -> None:
+        """`prepare` the next life of a task that is at rest, if that has not been done."""
+        if task.state == syscalls.READY and task.line < 0 and task.spare is None:
+            with contextlib.suppress(NoMemory):  # then it is done when it is needed
+                self.prepare(task)
+
+    def drop_line(self, task: Task) -> None:
+        if task.line >= 0:
+            os.close(task.line)
+            task.line = -1
+
+    def post(self, task: Task, name: str, *args: object) -> None:
+        """A system call that cannot be refused; nobody waits for its answer."""
+        connection, number = self.kernel.connection, SYSTEM_CALLS[name].number
+        connection.post(task.token, number, wire.pack(args), system=True, wanted=False)
+
+    def _spawn(self, task: Task) -> int:
+        if task.line < 0:
+            self.prepare(task)
+        module, task.understudy = task.understudy or task.module, ""
+        what = Spawn(module, self._info(task).dump(), task.argv, task.directory)
+        fds = [task.line, task.box.fd]
+        with self._stdio(task) as stdio:
+            if task.spec is not None and task.spec.spawn == "cold":
+                mark = {orphans.MARK: str(self.run.path)}
+                pid = cold.spawn(what, fds, stdio, str(self.file.directory), mark)
+            else:
+                pid = self.zygote.spawn(what, fds, stdio)
+        self.drop_line(task)
+        return pid
+
+    def _info(self, task: Task) -> TaskInfo:
+        spec = task.spec
+        origin = self.file.where("servers", task.name) if spec else str(self.file.path)
+        info = TaskInfo(task.name, 0, os.getpid(), args=task.args, origin=origin)
+        if spec is not None:
+            info.memory, info.devices, info.state = spec.memory or 0, list(spec.devices), spec.state
+        info.mischief = mischief.DOOMED if task.doomed else task.mischief
+        task.doomed -= task.doomed > 0
+        return info
+
+    @contextlib.contextmanager
+    def _stdio(self, task: Task) -> Iterator[tuple[int, int, int]]:
+        """Descriptors for a task's standard streams: its own, or nothing in and its log out."""
+        if task.stdio is not None:
+            yield task.stdio
+            return
+        with self.run.appending(task.name) as log, open(os.devnull, "rb") as nothing:
+            yield nothing.fileno(), log, log
+
+    # --- end ------------------------------------------------------------------------------------
+
+    def bury(self, task: Task) -> tuple[Stages, Case | None]:
+        """Its process is dead, and the kernel is told so at once. How it ended, and the request
+        that it died of, if any. `sweep` reaps it, for which nobody has to wait."""
+        detected_ns = time.monotonic_ns()
+        assert task.process is not None
+        task.status = _status(task.process)
+        dead_ns = time.monotonic_ns()
+        self.post(task, "end", syscalls.DEAD)
+        self.selector.unregister(task.process.fd)
+        self._dead.append(task.process)
+        task.process, task.state = None, syscalls.DEAD
+        if task.status != -signal.SIGKILL:
+            task.blame = ""  # it was quicker than we
+        cause = task.blame or _in_words(task.status)
+        stages = Stages(
+            task.name, task.life, task.status, cause, task.killed_ns, detected_ns, dead_ns
+        )
+        task.killed_ns = 0
+        guilty = task.blame.startswith(STUCK) or task.status not in FROM_OUTSIDE
+        return stages, task.box.open(guilty and not task.meddled)
+
+    def settle(self, task: Task, state: str) -> None:
+        """Tell the kernel that no other life follows, and with it all that wait for one."""
+        task.control.end(state)
+        task.state = state
+
+    def _spare_ended(self, task: Task) -> None:
+        assert task.spare is not None
+        self.selector.unregister(task.spare.fd)
+        self._dead.append(task.spare)
+        task.spare = None
+        self.spare_ended(task)
+
+    def sweep(self) -> None:
+        """Reap the dead and end what they left behind. After the next life has begun: it can take
+        Linux milliseconds, and clients wait for that life."""
+        for dead in self._dead:
+            dead.wait()
+        if not self._dead:
+            return
+        held = (p for t in self.tasks.values() for p in (t.process, t.spare) if p is not None)
+        known, zygote = {process.pid for process in held}, self.zygote.process.pid
+        self._dead = [
+            dead
+            for dead in self._dead
+            if not orphans.end_children(self.run.path, dead.pid, zygote, known)
+        ]
+
+    def kill(self, task: Task, why: str) -> None:
+        """End its process, with a reason that people will read."""
+        if task.process is not None and not task.process.is_dead:
+            if not task.killed_ns:  # else it is dying already, of something else
+                task.blame, task.killed_ns = why, time.monotonic_ns()
+            task.process.send(signal.SIGKILL)
+
+    def ask_to_leave(self, task: Task) -> None:
+        task.control.tell(wire.NOTICE_STOP)
+        if task.process is not None:
+            task.process.send(signal.SIGCONT)
+
+
+def _status(dead: Process) -> int:
+    """How a dead process ended, as `Process.wait` says it. That stays to be called."""
+    ended = os.waitid(os.P_PIDFD, dead.fd, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    exited = ended.si_code == os.CLD_EXITED
+    return ended.si_status if exited else -ended.si_status
+
+
+def _in_words(status: int) -> str:
+    return "met its memory limit" if status == OUT_OF_MEMORY else describe(status)
