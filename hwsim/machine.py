@@ -2,72 +2,69 @@
 
 It is hardware: it trusts no driver. A register access is a call whose badge, set by the kernel,
 names device and epoch; a doorbell and an interrupt are eventfds; memory is what the kernel has
-mapped. A new driver life means a reset, an empty IOMMU domain and fresh lines.
+mapped. A new driver life means a reset, an empty IOMMU domain and fresh lines. Badge 0, which no
+driver holds, asks for what is to go wrong.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hwsim.blk import Blk
 from hwsim.cache import CachedDisk
 from hwsim.console import Console
+from hwsim.faults import Defects
 from hwsim.hardware import Hardware
 from hwsim.image import Image, ImageError
 from hwsim.iommu import Fault, Iommu
 from hwsim.line import SerialLine
 from hwsim.rng import Rng
+from hwsim.seat import Seat
 from hwsim.timer import Timer
 from ukernel.abi import syscalls, wire
-from ukernel.abi.services import Access, Registers
+from ukernel.abi.faults import DeviceFaults, Landed, NoSuchDevice
+from ukernel.lib.line import lower_line, raise_line
+from ukernel.lib.mapping import map_shared
 from ukernel.lib.server import Server
 from ukernel.lib.stub import kernel
 
-
-class Seat(Registers):
-    """A device's place on the bus: its register window for one epoch, and its lines."""
-
-    device: Hardware  # made with this seat's interrupt line
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.doorbell = -1
-        self.line = -1
-
-    def load(self, offset: int) -> int:
-        return self.device.load(offset)
-
-    def store(self, offset: int, value: int) -> None:
-        self.device.store(offset, value)
-
-    def config(self, offset: int, length: int) -> bytes:
-        return self.device.config(offset, length)
-
-    def burst(self, accesses: list[Access]) -> list[int]:
-        loaded = []
-        for offset, store, value in accesses:
-            if store:
-                self.device.store(offset, value)
-            else:
-                loaded.append(self.device.load(offset))
-        return loaded
-
-    def interrupt(self) -> None:
-        if self.line >= 0:
-            os.eventfd_write(self.line, 1)
+MOMENT_NS = 1_000_000  # for a driver to take an interrupt, before the next is another one
 
 
-class MachineServer(Server, syscalls.Machine):
+class KernelPort(syscalls.Machine):
+    """What the kernel asks of the bus: memory for the devices."""
+
+    def __init__(self, machine: MachineServer) -> None:
+        self._machine = machine
+
+    def map(self, device: int, iova: int, size: int, writable: bool, tag: int) -> int:
+        (fd,) = self._machine.connection.descriptors(tag)
+        memory = map_shared(fd, size, writable=writable)
+        os.close(fd)
+        if 0 <= device < len(self._machine.seats):
+            self._machine.seats[device].device.domain.map(iova, size, writable, memory)
+        return iova
+
+
+class Deferred(NamedTuple):
+    """Something that is to happen in a moment."""
+
+    due_ns: int
+    action: Callable[[], None]
+
+
+class MachineServer(Server, DeviceFaults):
     """The bus. `args` holds the devices in the order of their numbers."""
 
     def setup(self) -> None:
-        self.objects[syscalls.KERNEL_BADGE] = self
+        self.objects[syscalls.KERNEL_BADGE] = KernelPort(self)
         self.seats: list[Seat] = []
+        self._deferred: deque[Deferred] = deque()  # by the time when they are due
         for index, spec in enumerate(self.args["devices"]):
             self.seats.append(self._plug_in(index, spec))
 
@@ -75,11 +72,38 @@ class MachineServer(Server, syscalls.Machine):
         seat = Seat(index)
         domain = Iommu(spec["name"], lambda fault: self._report(index, fault))
         seat.device = MODELS[spec["model"]](self, spec, domain, seat.interrupt)
+        seat.defects = Defects(seat.device, self._later)
         return seat
 
     def _report(self, index: int, fault: Fault) -> None:
         print(f"{fault.device}: driver {fault.driver}: {fault.why}", flush=True)
         kernel(self.connection).device_fault(index, fault.why)
+
+    # --- what an experiment asks ----------------------------------------------------------------
+
+    def break_device(
+        self, device: str, fault: str, count: int, probability: float, seed: int
+    ) -> None:
+        self._named(device).defects.plan(fault, count, probability, seed)
+
+    def mend(self) -> None:
+        for seat in self.seats:
+            seat.defects.mend()
+            self._go_on(seat)
+
+    def broken(self) -> list[Landed]:
+        return [
+            Landed(seat.device.name, fault, times)
+            for seat in self.seats
+            for fault, times in seat.defects.landed.items()
+        ]
+
+    def _named(self, device: str) -> Seat:
+        for seat in self.seats:
+            if seat.device.name == device:
+                return seat
+        known = ", ".join(seat.device.name for seat in self.seats)
+        raise NoSuchDevice(f"the machine has no device {device!r}, only {known}")
 
     # --- what the kernel says -------------------------------------------------------------------
 
@@ -112,37 +136,45 @@ class MachineServer(Server, syscalls.Machine):
             os.close(seat.line)
             seat.doorbell = seat.line = -1
 
-    def map(self, device: int, iova: int, size: int, writable: bool, tag: int) -> int:
-        (fd,) = self.connection.descriptors(tag)
-        access = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
-        memory = mmap.mmap(fd, size, mmap.MAP_SHARED, access)
-        os.close(fd)
-        if 0 <= device < len(self.seats):
-            self.seats[device].device.domain.map(iova, size, writable, memory)
-        return iova
-
     # --- what the drivers do --------------------------------------------------------------------
 
     def _rung(self, seat: Seat) -> None:
-        os.eventfd_read(seat.doorbell)
+        lower_line(seat.doorbell)
         seat.device.doorbell()
+        self._go_on(seat)
+
+    def _go_on(self, seat: Seat) -> None:
         if seat.device.backlog:
-            os.eventfd_write(seat.doorbell, 1)  # the others have their turn first
+            raise_line(seat.doorbell)  # the others have their turn first
 
     def _serve_call(self, m: wire.Message) -> None:
         super()._serve_call(m)
         self._set_alarm()  # a register may have armed a timer
+
+    # --- what time brings -----------------------------------------------------------------------
 
     def alarmed(self) -> None:
         now = time.monotonic_ns()
         for seat in self.seats:
             if isinstance(seat.device, Timer):
                 seat.device.expire(now)
+        while self._deferred and self._deferred[0].due_ns <= now:
+            self._deferred.popleft().action()
+        self._set_alarm()
+
+    def _later(self, action: Callable[[], None]) -> None:
+        self._deferred.append(Deferred(time.monotonic_ns() + MOMENT_NS, action))
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        timers = (s.device.next_deadline() for s in self.seats if isinstance(s.device, Timer))
-        self.alarm_ns = min((due or 1 for due in timers if due is not None), default=0)
+        self.alarm_ns = min(self._deadlines(), default=0)
+
+    def _deadlines(self) -> Iterator[int]:
+        for seat in self.seats:
+            if isinstance(seat.device, Timer) and (due := seat.device.next_deadline()) is not None:
+                yield due or 1
+        if self._deferred:
+            yield self._deferred[0].due_ns
 
 
 Interrupt = Callable[[], None]

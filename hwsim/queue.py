@@ -91,6 +91,12 @@ class DeviceQueue:
         self._seen = (self._seen + 1) & INDEX_MASK
         return self._walk(head)
 
+    def again(self, head: int) -> Chain:
+        """A chain that was taken before and not given back, as it is now."""
+        if self.generation != self.domain.generation:
+            self._attach()
+        return self._walk(head)
+
     def give(self, chain: Chain, written: int) -> None:
         """Return a chain; `written` bytes of its writable part, from its start, are valid (§2.7.8).
 

@@ -7,7 +7,7 @@ driver does wrong in memory sets DEVICE_NEEDS_RESET, is logged, and concerns no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,6 +42,7 @@ class VirtioMmio:
 
     `interrupt` is called once per edge, as with MSI-X: whether or not the last was acknowledged.
     `backlog` asks the bus to call `doorbell` again, after the other devices had their turn.
+    `requests` is where `serve` gets its chains, so that some can be held back (hwsim.faults).
     """
 
     device_id: ClassVar[int]
@@ -53,6 +54,7 @@ class VirtioMmio:
         self.interrupt = interrupt
         self.features = virtio.F_VERSION_1
         self.config_space = b""
+        self.requests: Callable[[DeviceQueue], Iterator[Chain]] = DeviceQueue.batch
         self.reset()
 
     @property
@@ -68,7 +70,7 @@ class VirtioMmio:
 
     def serve(self, index: int, queue: DeviceQueue) -> bool:
         """Do one batch of queue `index`; whether work is left."""
-        for chain in queue.batch():
+        for chain in self.requests(queue):
             queue.give(chain, self.handle(index, chain))
         return queue.pending() > 0
 

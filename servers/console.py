@@ -8,7 +8,8 @@ from typing import NamedTuple
 from ukernel.abi import virtio
 from ukernel.abi.services import Console
 from ukernel.lib import virtqueue
-from ukernel.lib.server import Pending, Server
+from ukernel.lib.driver import Driver
+from ukernel.lib.server import Pending
 from ukernel.lib.virtqueue import Segment, Virtqueue
 
 BUFFERS = 16
@@ -24,7 +25,7 @@ class Output(NamedTuple):
     length: int
 
 
-class ConsoleDriver(Server, Console):
+class ConsoleDriver(Driver, Console):
     def setup(self) -> None:
         self.dev = self.device()
         virtqueue.negotiate(self.dev, 0)
@@ -37,9 +38,8 @@ class ConsoleDriver(Server, Console):
         self.writers: deque[tuple[Pending[int], bytes]] = deque()
         for buffer in range(self.input.size):
             self._listen(buffer)
-        virtqueue.start(self.dev)
+        self.bring_up(self.dev, self.output)
         self.input.kick()
-        self.watch_interrupt(self.dev, self.interrupted)
 
     def write(self, data: bytes) -> int:
         if not data:
@@ -50,10 +50,12 @@ class ConsoleDriver(Server, Console):
         return pending.later
 
     def read(self, most: int) -> bytes:
+        self.take()  # nobody waited: an interrupt that was lost is not missed before now
         if self.typed or not most:
             return self._take(most)
         pending: Pending[bytes] = self.pending()
         self.readers.append((pending, most))
+        self.look_soon()
         return pending.later
 
     def _take(self, most: int) -> bytes:
@@ -73,20 +75,24 @@ class ConsoleDriver(Server, Console):
                 last = at + SIZE >= len(data)
                 self._send(piece, Output(self.free.pop(), pending if last else None, len(data)))
             self.output.kick()
+            self.look_soon()
 
     def _send(self, piece: bytes, output: Output) -> None:
         at = output.buffer * SIZE
         self.pool.view[at : at + len(piece)] = piece
         self.output.submit([Segment(self.pool.iova + at, len(piece), False)], output)
 
-    def interrupted(self) -> None:
+    def expecting(self) -> bool:
+        """Buffers for input may lie with the device for ever, but not while somebody waits."""
+        return bool(self.readers) or super().expecting()
+
+    def take(self) -> int:
         done = self._sent() + self._received()
-        if not done:
-            virtqueue.check(self.dev)
         self._transmit()
         while self.typed and self.readers:
             pending, most = self.readers.popleft()
             pending.answer(self._take(most))
+        return done
 
     def _sent(self) -> int:
         done = 0

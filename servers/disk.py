@@ -1,7 +1,7 @@
 """disk: the block driver (virtio 1.2 §5.2). A restart resets the device and takes the same path.
 
-Several requests are in flight: a method hands its request to the device and the reply comes with
-the interrupt. Data goes between the device and the lent memory; the driver never touches it.
+Several requests are in flight: a method hands its request to the device and the reply comes when
+the ring says so. Data goes between the device and the lent memory; the driver never touches it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from ukernel.abi.interface import Lent
 from ukernel.abi.services import SECTOR, Block, DeviceFailed, OutOfRange, ReadOnly
 from ukernel.abi.virtio import BlkConfig, BlkStatus, BlkType
 from ukernel.lib import virtqueue
-from ukernel.lib.server import Pending, Server
+from ukernel.lib.driver import Driver
+from ukernel.lib.server import Pending
 from ukernel.lib.virtqueue import Segment, Virtqueue
 
 T = TypeVar("T", int, None)
@@ -33,7 +34,7 @@ class Request(NamedTuple):
     result: Any
 
 
-class Disk(Server, Block):
+class Disk(Driver, Block):
     def setup(self) -> None:
         self.dev = self.device()
         self.features = virtqueue.negotiate(self.dev, WANTED)
@@ -42,8 +43,7 @@ class Disk(Server, Block):
         self.queue: Virtqueue[Request] = Virtqueue(self.dev, virtio.BLK_QUEUE, QUEUE)
         self.control = self.dev.dma(SLOT * self.queue.size)
         self.slots = list(range(self.queue.size))
-        virtqueue.start(self.dev)
-        self.watch_interrupt(self.dev, self.interrupted)
+        self.bring_up(self.dev, self.queue)
 
     def capacity(self) -> int:
         return self.sectors
@@ -80,7 +80,7 @@ class Disk(Server, Block):
             raise OutOfRange(f"sector {first} and {length} bytes: the disk has {self.sectors}")
 
     def _submit(self, kind: BlkType, first: int, data: list[Segment], result: T) -> Pending[T]:
-        """Header, data, status (§5.2.6); the reply comes with the interrupt."""
+        """Header, data, status (§5.2.6); `take` answers it."""
         slot = self.slots.pop()
         at = slot * SLOT
         virtio.BLK_HEADER.pack_into(self.control.view, at, kind, 0, first)
@@ -91,10 +91,11 @@ class Disk(Server, Block):
         request = Request(slot, f"{kind.name} at sector {first}", pending, result)
         self.queue.submit([header, *data, status], request)
         self.queue.kick()
+        self.look_soon()
         return pending
 
-    def interrupted(self) -> None:
-        """Answer all that is done; the ring is the truth, the interrupt a hint."""
+    def take(self) -> int:
+        """Answer all that is done."""
         done = 0
         for request, _ in self.queue.completed():
             done += 1
@@ -104,8 +105,7 @@ class Disk(Server, Block):
                 request.pending.answer(request.result)
             else:
                 request.pending.fail(DeviceFailed(f"{request.what}: status {status}"))
-        if not done:
-            virtqueue.check(self.dev)  # it may want a reset: then we die, and start again
+        return done
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from ukernel.abi import virtio
 from ukernel.abi.services import DeviceFailed, Entropy
 from ukernel.lib import virtqueue
-from ukernel.lib.server import Pending, Server
+from ukernel.lib.driver import Driver
+from ukernel.lib.server import Pending
 from ukernel.lib.virtqueue import Segment, Virtqueue
 
 MOST = 4096  # bytes of one request
@@ -19,39 +20,38 @@ class Request(NamedTuple):
     pending: Pending[Any]
 
 
-class Rng(Server, Entropy):
+class Rng(Driver, Entropy):
     def setup(self) -> None:
         self.dev = self.device()
         virtqueue.negotiate(self.dev, 0)
         self.queue: Virtqueue[Request] = Virtqueue(self.dev, virtio.RNG_QUEUE, BUFFERS)
         self.pool = self.dev.dma(BUFFERS * MOST)
         self.free = list(range(self.queue.size))
-        virtqueue.start(self.dev)
-        self.watch_interrupt(self.dev, self.interrupted)
+        self.bring_up(self.dev, self.queue)
 
     def read(self, count: int) -> bytes:
         if count > MOST:
             raise DeviceFailed(f"at most {MOST} bytes at once, not {count}")
         if count == 0:
             return b""
-        if not self.free:
+        if not self.free and not self.take():
             raise DeviceFailed("all buffers are with the device: ask again")
         pending: Pending[bytes] = self.pending()
         buffer = self.free.pop()
         segment = Segment(self.pool.iova + buffer * MOST, count, True)
         self.queue.submit([segment], Request(buffer, pending))
         self.queue.kick()
+        self.look_soon()
         return pending.later
 
-    def interrupted(self) -> None:
+    def take(self) -> int:
         done = 0
         for request, written in self.queue.completed():
             done += 1
             at = request.buffer * MOST
             self.free.append(request.buffer)
             request.pending.answer(bytes(self.pool.view[at : at + written]))
-        if not done:
-            virtqueue.check(self.dev)
+        return done
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
-"""timer: the clock driver. Sleepers wait in the order in which they are to wake."""
+"""timer: the clock driver. Sleepers wait in the order in which they are to wake.
+
+The clock is the truth, the interrupt a hint: one that does not come is not waited for.
+"""
 
 from __future__ import annotations
 
+import time
 from heapq import heappop, heappush
 
 from ukernel.abi.services import Timer
 from ukernel.abi.timer import TIMER_ARM, TIMER_FIRED, TIMER_MAGIC, TimerReg
+from ukernel.lib.driver import LOOK_NS
 from ukernel.lib.server import Pending, Server
 from ukernel.lib.virtqueue import DeviceError
 
@@ -31,21 +36,26 @@ class TimerDriver(Server, Timer):
         self.count += 1
         heappush(self.sleepers, (when, self.count, pending))
         if self.sleepers[0][0] == when:
-            self._arm(when)
+            self._arm(when, now)
         return pending.later
 
-    def _arm(self, when: int) -> None:
+    def _arm(self, when: int, now: int) -> None:
         self.dev.store(TimerReg.COMPARE_LO, when & 0xFFFF_FFFF)
         self.dev.store(TimerReg.COMPARE_HI, when >> 32)
         self.dev.store(TimerReg.CONTROL, TIMER_ARM)
+        self.alarm_ns = time.monotonic_ns() + max(0, when - now) + LOOK_NS
+
+    def alarmed(self) -> None:
+        self.interrupted()
 
     def interrupted(self) -> None:
+        self.alarm_ns = 0
         self.dev.store(TimerReg.STATUS, TIMER_FIRED)
         now = self.now()
         while self.sleepers and self.sleepers[0][0] <= now:
             heappop(self.sleepers)[2].answer(now)
         if self.sleepers:
-            self._arm(self.sleepers[0][0])
+            self._arm(self.sleepers[0][0], now)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,42 @@
+"""seat: a device's place on the bus: its register window for one epoch, its lines, its defects."""
+
+from __future__ import annotations
+
+from hwsim.faults import Defects
+from hwsim.hardware import Hardware
+from ukernel.abi.services import Access, Registers
+from ukernel.lib.line import raise_line
+
+
+class Seat(Registers):
+    """What a driver reaches of one device, as long as its badge is exported."""
+
+    device: Hardware  # made with this seat's interrupt line
+    defects: Defects
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.doorbell = -1
+        self.line = -1
+
+    def load(self, offset: int) -> int:
+        return self.device.load(offset)
+
+    def store(self, offset: int, value: int) -> None:
+        self.device.store(offset, value)
+
+    def config(self, offset: int, length: int) -> bytes:
+        return self.device.config(offset, length)
+
+    def burst(self, accesses: list[Access]) -> list[int]:
+        loaded = []
+        for offset, store, value in accesses:
+            if store:
+                self.device.store(offset, value)
+            else:
+                loaded.append(self.device.load(offset))
+        return loaded
+
+    def interrupt(self) -> None:
+        if self.line >= 0:
+            raise_line(self.line)
