@@ -12,7 +12,7 @@ from collections.abc import Callable
 from littlefs import LFSConfig
 
 from servers.fs.cache import SectorCache
-from ukernel.abi.services import SECTOR
+from servers.fs.integrity import PAYLOAD
 
 OK = 0
 IO_ERROR = -5  # LFS_ERR_IO
@@ -30,11 +30,11 @@ class Bridge:
         """Let nothing through from now on, so that littlefs can be torn down without a trace."""
         self._stopped = True
 
-    def read(self, config: LFSConfig, block: int, offset: int, size: int) -> bytes:
+    def read(self, config: LFSConfig, block: int, offset: int, size: int) -> bytes | bytearray:
         if self._stopped or block >= config.block_count:  # an address out of a foreign superblock
             return bytes(size)
         try:
-            return self._cache.read(_sector(config, block, offset), size // SECTOR)
+            return self._cache.read(_sector(config, block, offset), size // PAYLOAD)
         except BaseException as error:
             self._fail(error)
             return bytes(size)
@@ -65,4 +65,4 @@ class Bridge:
 
 
 def _sector(config: LFSConfig, block: int, offset: int) -> int:
-    return (block * config.block_size + offset) // SECTOR
+    return (block * config.block_size + offset) // PAYLOAD

@@ -1,8 +1,9 @@
-"""cache: a write-back cache of sectors. Every write has reached the device when `sync` returns.
+"""cache: a write-back cache of payloads. Every write has reached the device when `sync` returns.
 
 Between two syncs writes may reach the device in any order, in runs as long as possible, or never;
 `sync` writes all of them and only then flushes. A read sees every write. What was never read or
 written is never made up: littlefs looks at the bytes behind a commit and trusts what it sees.
+A sector that is wrong on the disk fails the reads of that sector, not those of its neighbours.
 """
 
 from __future__ import annotations
@@ -11,25 +12,27 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Protocol
 
-from ukernel.abi.services import SECTOR, DeviceFailed
+from servers.fs.integrity import LINE, PAYLOAD
 
-LINE = 128  # sectors; one device read brings 64 KiB, since a round trip costs more than the bytes
 LINES = 64  # 4 MiB in all
 LONGEST_RUN = 512  # sectors in one device write: 256 KiB, what one message could carry as well
 
 
-class Sectors(Protocol):
-    """A disk in sectors of SECTOR bytes. A write is durable after the `flush` that follows it."""
+class Payloads(Protocol):
+    """Sectors of PAYLOAD bytes. A write is durable after the `flush` that follows it."""
 
     @property
     def capacity(self) -> int:
-        """Sectors on the disk."""
+        """How many there are."""
 
-    def read(self, first_sector: int, count: int) -> bytes | memoryview:
-        """`count` sectors from `first_sector`."""
+    def read(self, first: int, count: int, needed: int) -> tuple[bytes, int]:
+        """`count` sectors from `first`, inside one line, and a mask of those that are wrong.
 
-    def write(self, first_sector: int, data: bytes) -> None:
-        """Write whole sectors from `first_sector`."""
+        Raises if one of the mask `needed` is.
+        """
+
+    def write(self, first: int, payloads: bytes) -> None:
+        """Write whole sectors from `first`."""
 
     def flush(self) -> None:
         """Make every write before this one survive a power cut."""
@@ -41,7 +44,7 @@ class Line:
     __slots__ = ("data", "dirty", "valid")
 
     def __init__(self) -> None:
-        self.data = bytearray(LINE * SECTOR)
+        self.data = bytearray(LINE * PAYLOAD)
         self.valid = 0
         self.dirty = 0
 
@@ -51,28 +54,28 @@ class SectorCache:
     after that `drop` before anything else, since some writes may have been lost.
     """
 
-    def __init__(self, device: Sectors) -> None:
+    def __init__(self, device: Payloads) -> None:
         self._device = device
         self._lines: OrderedDict[int, Line] = OrderedDict()
         self._unflushed = True
 
-    def read(self, first: int, count: int) -> bytes:
-        """`count` sectors from `first`."""
-        return b"".join(
-            self._load(number, mask).data[at * SECTOR : (at + length) * SECTOR]
-            for number, at, length, mask in _pieces(first, count)
-        )
+    def read(self, first: int, count: int) -> bytearray:
+        """`count` sectors from `first`, all in one line."""
+        number, at = divmod(first, LINE)
+        line = self._line(number)
+        missing = _mask(at, count) & ~line.valid
+        if missing:
+            self._fill(number, line, missing)
+        return line.data[at * PAYLOAD : (at + count) * PAYLOAD]
 
     def write(self, first: int, data: bytes) -> None:
-        """Put whole sectors from `first` into the cache."""
-        taken = 0
-        for number, at, length, mask in _pieces(first, len(data) // SECTOR):
-            line = self._line(number)
-            size = length * SECTOR
-            line.data[at * SECTOR : at * SECTOR + size] = data[taken : taken + size]
-            line.valid |= mask
-            line.dirty |= mask
-            taken += size
+        """Put whole sectors from `first`, all in one line, into the cache."""
+        number, at = divmod(first, LINE)
+        line = self._line(number)
+        mask = _mask(at, len(data) // PAYLOAD)
+        line.data[at * PAYLOAD : at * PAYLOAD + len(data)] = data
+        line.valid |= mask
+        line.dirty |= mask
 
     def sync(self) -> None:
         """Make everything that a read can see durable. Costs nothing when it is already."""
@@ -100,24 +103,17 @@ class SectorCache:
             self._push()  # all of them: their neighbours make longer runs
         self._lines.popitem(last=False)
 
-    def _load(self, number: int, wanted: int) -> Line:
-        line = self._line(number)
-        if wanted & ~line.valid:
-            self._fill(number, line)
-        return line
-
-    def _fill(self, number: int, line: Line) -> None:
+    def _fill(self, number: int, line: Line, needed: int) -> None:
         """Read the whole line in one go and keep what was written to it since."""
         first = number * LINE
         count = min(LINE, self._device.capacity - first)
-        fresh = self._device.read(first, count)
-        if len(fresh) != count * SECTOR:
-            raise DeviceFailed(f"sector {first}: {len(fresh)} bytes read, not {count * SECTOR}")
-        for at, length in _runs(~line.valid & _mask(0, count)):
-            line.data[at * SECTOR : (at + length) * SECTOR] = fresh[
-                at * SECTOR : (at + length) * SECTOR
-            ]
-        line.valid = _mask(0, count)
+        payloads, wrong = self._device.read(first, count, needed)
+        fresh = _mask(0, count) & ~line.valid & ~wrong
+        source = memoryview(payloads)
+        for at, length in _runs(fresh):
+            window = slice(at * PAYLOAD, (at + length) * PAYLOAD)
+            line.data[window] = source[window]
+        line.valid |= fresh
 
     def _push(self) -> None:
         """Give the device every dirty sector, in ascending runs."""
@@ -138,7 +134,7 @@ class SectorCache:
                     if parts:
                         yield start, parts
                     start, parts = first, []
-                parts.append(line.data[at * SECTOR : (at + length) * SECTOR])
+                parts.append(line.data[at * PAYLOAD : (at + length) * PAYLOAD])
                 end = first + length
         if parts:
             yield start, parts
@@ -146,16 +142,6 @@ class SectorCache:
 
 def _mask(at: int, length: int) -> int:
     return ((1 << length) - 1) << at
-
-
-def _pieces(first: int, count: int) -> Iterator[tuple[int, int, int, int]]:
-    """(line, first sector in it, sectors, mask) for each line that the range touches."""
-    end = first + count
-    while first < end:
-        number, at = divmod(first, LINE)
-        length = min(LINE - at, end - first)
-        yield number, at, length, _mask(at, length)
-        first += length
 
 
 def _runs(mask: int) -> Iterator[tuple[int, int]]:

@@ -17,10 +17,11 @@ from littlefs import LFSConfig, LFSFile, LFSFilesystem, LittleFSError, lfs
 
 from servers.fs.bridge import Bridge
 from servers.fs.cache import SectorCache
+from servers.fs.extents import not_ours
+from servers.fs.integrity import PAYLOAD
 from servers.fs.paths import is_under
 from ukernel.abi.errors import Answer
 from ukernel.abi.services import (
-    SECTOR,
     AlreadyExists,
     DeviceFailed,
     IsADirectory,
@@ -30,7 +31,8 @@ from ukernel.abi.services import (
     NotEmpty,
 )
 
-BLOCK = 8192  # bytes; the cache below makes long transfers of them, so small ones waste least
+BLOCK_SECTORS = 16  # a part of a LINE; the cache makes long transfers of them anyway
+BLOCK = BLOCK_SECTORS * PAYLOAD  # bytes
 OPEN_FILES = 16  # each holds BLOCK bytes inside littlefs
 
 Code = LittleFSError.Error
@@ -50,10 +52,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class NotOurVolume(Exception):
-    """The disk holds something else, or nothing yet; the text says what to do about it."""
-
-
 class Mount:
     """littlefs, mounted, with the files it has open. Raises NotOurVolume if there is none."""
 
@@ -66,7 +64,7 @@ class Mount:
         try:
             lfs.mount(self._fs, self._config)
         except LittleFSError as error:
-            raise self._bridge.failure or _not_ours(error.code) from None
+            raise self._bridge.failure or not_ours(str(error)) from None
         # littlefs reads a directory wrongly while a rename that a crash cut short is pending.
         self.call("/", lfs.fs_mkconsistent)
         # What an earlier life wrote and did not flush is seen now, so it must not go away later.
@@ -166,15 +164,8 @@ def _config(bridge: Bridge, blocks: int) -> LFSConfig:
         bridge,
         block_size=BLOCK,
         block_count=blocks,
-        read_size=SECTOR,
-        prog_size=SECTOR,  # the unit that a power cut leaves whole, and one checksum's reach
+        read_size=PAYLOAD,
+        prog_size=PAYLOAD,  # the unit that a power cut leaves whole, and one checksum's reach
         cache_size=BLOCK,
         lookahead_size=(blocks + 63) // 64 * 8,  # a bit per block: one walk finds all free ones
-    )
-
-
-def _not_ours(code: int) -> NotOurVolume:
-    return NotOurVolume(
-        f"the disk is not blank and holds no volume of this size and kind ({LittleFSError(code)}): "
-        "give the disk the image and size it had, or delete the image to start with an empty one"
     )

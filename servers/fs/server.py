@@ -2,17 +2,21 @@
 
 Which files are open lies in a persistent region: the next life gets it back, so a client's
 capability goes on working across a restart. A file is closed when nobody holds it any more.
+
+Every sector on the disk carries its checksum (integrity.py): wrong data from the disk is read once
+more and then is DeviceFailed, never somebody's bytes.
 """
 
 from __future__ import annotations
 
 import sys
 
+from servers.fs.extents import NotOurVolume
 from servers.fs.handles import HandleTable
-from servers.fs.mount import NotOurVolume
 from servers.fs.paths import check_path
 from servers.fs.volume import Volume
 from ukernel.abi.errors import CallError
+from ukernel.abi.exits import NO_RESTART
 from ukernel.abi.interface import Interface, Lent
 from ukernel.abi.services import (
     CREATE,
@@ -33,7 +37,6 @@ from ukernel.lib.server import Server
 from ukernel.lib.stub import connect
 
 HANDLES = 256 * 1024  # bytes of the table of open files
-DO_NOT_RESTART = 125  # exit status: the next life would meet the same
 BOUNCE = 128 * 1024  # bytes of one transfer to or from the disk
 
 
@@ -113,7 +116,7 @@ class FileServer(Server, FileSystem):
             self.volume = Volume.mount(disk, bool(self.args.get("format_if_blank", False)))
         except NotOurVolume as error:
             print(error, file=sys.stderr)
-            sys.exit(DO_NOT_RESTART)
+            sys.exit(NO_RESTART)
         self.handles = HandleTable(self.region("handles", HANDLES, persistent=True).view)
         self.handles.keep_only(self.held_badges())
 

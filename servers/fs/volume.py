@@ -1,10 +1,13 @@
 """volume: a littlefs on a disk. What a call has returned survives a power cut.
 
+    Volume > Mount > littlefs > Bridge > SectorCache > Extents > SealedDisk > the disk
+
 `write`, `create`, `truncate`, `rename` and `remove` happen as a whole or not at all, whatever
 their size; `mkdir` does for each directory it makes. Paths have passed `check_path`. One thread.
 
 What the device raises comes out of the call that met it. After that, or when the disk is full, the
-next call mounts again: a restart is a start, and nothing is built upon a half-done state.
+next call mounts again: a restart is a start, and nothing is built upon a half-done state. Wrong
+data from the disk is such a failure; it is seen by the checksum that every sector carries.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ from contextlib import suppress
 
 from littlefs import LFSDirectory, LFSFile, LFSFilesystem, LFSStat, lfs
 
-from servers.fs.cache import LINE, SectorCache, Sectors
-from servers.fs.mount import BLOCK, Mount, NotOurVolume, format_volume
+from servers.fs.cache import SectorCache
+from servers.fs.extents import Extents, NotOurVolume
+from servers.fs.integrity import LINE, SealedDisk, Sectors
+from servers.fs.mount import BLOCK, BLOCK_SECTORS, Mount, format_volume
 from servers.fs.paths import ROOT, is_under, parents
 from ukernel.abi.services import (
     DIRECTORY,
@@ -31,7 +36,7 @@ from ukernel.abi.services import (
     Stat,
 )
 
-FEWEST_BLOCKS = 8
+FEWEST_SECTORS = LINE + 8 * BLOCK_SECTORS  # the header's, and blocks for littlefs to turn round in
 LARGEST_FILE = 2**31 - 1  # bytes; littlefs keeps sizes in 31 bits
 ZEROS = bytes(64 * 1024)
 SEEK_SET = 0
@@ -43,9 +48,9 @@ Data = bytes | bytearray | memoryview
 class Volume:
     """A mounted volume. Make it with `Volume.mount`; not to be used after `unmount`."""
 
-    def __init__(self, sectors: Sectors) -> None:
-        self._cache = SectorCache(sectors)
-        self._blocks = sectors.capacity * SECTOR // BLOCK
+    def __init__(self, extents: Extents) -> None:
+        self._cache = SectorCache(extents)
+        self._blocks = extents.capacity // BLOCK_SECTORS
         self._mount: Mount | None = None
 
     @classmethod
@@ -54,15 +59,17 @@ class Volume:
 
         Raises NotOurVolume rather than format anything that is not blank.
         """
-        volume = cls(sectors)
-        if volume._blocks < FEWEST_BLOCKS:
+        if sectors.capacity < FEWEST_SECTORS:
             raise NotOurVolume(
                 f"the disk has {sectors.capacity * SECTOR} bytes and a volume needs "
-                f"{FEWEST_BLOCKS * BLOCK}: set a larger size for the disk"
+                f"{FEWEST_SECTORS * SECTOR}: set a larger size for the disk"
             )
-        if not any(volume._cache.read(0, min(LINE, sectors.capacity))):
+        extents = Extents(SealedDisk(sectors))
+        volume = cls(extents)
+        if not volume._formatted():
             if not format_if_blank:
                 raise NotOurVolume("the disk is blank: set format_if_blank: true to make a volume")
+            extents.save()
             format_volume(volume._cache, volume._blocks)
         volume._live()
         return volume
@@ -161,6 +168,10 @@ class Volume:
         mount = self._live()
         mount.close_under(path)
         mount.call(path, lfs.remove, path)
+
+    def _formatted(self) -> bool:
+        """Whether littlefs has begun one of its two superblocks; the power may have gone before."""
+        return any(any(self._cache.read(block * BLOCK_SECTORS, 1)) for block in (0, 1))
 
     def _live(self) -> Mount:
         """The mount, made anew if the last one was discarded."""

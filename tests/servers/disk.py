@@ -1,4 +1,4 @@
-"""disk: a disk in memory that loses what was not flushed, and fails when it is told to."""
+"""disk: a disk in memory that loses what was not flushed, and fails or lies when it is told to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ import random
 from collections.abc import Callable
 
 from ukernel.abi.services import SECTOR
+
+Lie = Callable[[int, bytes], bytes]
+
+
+def garbled(seed: int) -> Lie:
+    """A few bits are others."""
+
+    def lie(first_sector: int, data: bytes) -> bytes:
+        dice, wrong = random.Random(seed), bytearray(data)
+        for _ in range(dice.choice([1, 1, 2, 50])):
+            wrong[dice.randrange(len(wrong))] ^= 1 << dice.randrange(8)
+        return bytes(wrong)
+
+    return lie
 
 
 class PowerCut(Exception):
@@ -26,18 +40,30 @@ class Disk:
         self.operations = 0
         self.flushes = 0
         self._fault: tuple[int, type[Exception], bool] | None = None
+        self._lies: tuple[int, Lie] = (0, lambda first, data: data)
 
     def fail_at(self, operation: int, error: type[Exception], for_good: bool = False) -> None:
         """Raise `error` in that operation, counted from now; `for_good`: in all after it too."""
         self._fault = (self.operations + operation, error, for_good)
 
+    def lie(self, lie: Lie, reads: int = 1) -> None:
+        """The next `reads` reads give what `lie` makes of the first sector and the true bytes."""
+        self._lies = reads, lie
+
     def heal(self) -> None:
         self._fault = None
+
+    def flip(self, sector: int, bit: int) -> None:
+        """Change one bit of the medium; bits are counted from the start of the sector."""
+        self.durable[sector * SECTOR + bit // 8] ^= 1 << bit % 8
 
     def read(self, first_sector: int, count: int) -> bytes:
         self._step()
         assert first_sector + count <= self.capacity
-        return b"".join(self._newest(first_sector + n) for n in range(count))
+        data = b"".join(self._newest(first_sector + n) for n in range(count))
+        left, lie = self._lies
+        self._lies = max(0, left - 1), lie
+        return lie(first_sector, data) if left else data
 
     def write(self, first_sector: int, data: bytes) -> None:
         assert data

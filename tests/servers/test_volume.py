@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from servers.fs.mount import BLOCK, OPEN_FILES, NotOurVolume
-from servers.fs.volume import Volume
+from servers.fs.extents import NotOurVolume
+from servers.fs.mount import OPEN_FILES
+from servers.fs.volume import FEWEST_SECTORS, Volume
 from tests.servers.disk import BadSector, Disk, PowerCut
 from tests.servers.model import Model, tree_of
 from ukernel.abi.services import (
     DIRECTORY,
     PAGE,
+    SECTOR,
     BadName,
     DeviceFailed,
     IsADirectory,
@@ -59,8 +61,11 @@ def test_a_volume_of_another_size_is_refused(disk: Disk, volume: Volume) -> None
 
 
 def test_a_disk_that_is_too_small_says_how_large() -> None:
-    with pytest.raises(NotOurVolume, match=str(8 * BLOCK)):
-        Volume.mount(Disk(64), True)
+    with pytest.raises(NotOurVolume, match=f"needs {FEWEST_SECTORS * SECTOR}:"):
+        Volume.mount(Disk(FEWEST_SECTORS - 1), True)
+    volume = Volume.mount(Disk(FEWEST_SECTORS), True)
+    volume.create("/a", True)
+    assert volume.write("/a", 0, b"a" * 10_000) == 10_000
 
 
 def test_a_gap_reads_as_zeros_even_where_old_data_was(volume: Volume) -> None:
@@ -211,6 +216,10 @@ def test_what_is_seen_once_is_not_lost_later(disk: Disk, volume: Volume) -> None
 
 def test_few_device_operations(disk: Disk, volume: Volume) -> None:
     """Each costs a trip through three processes. A regression here is a slow file system."""
+    volume.create("/all", True)
+    assert fill(volume, 100_000)  # so that no extent is used for the first time below
+    for entry in volume.entries("/", 0):
+        volume.remove(f"/{entry.name}")
     costs: dict[str, int] = {}
 
     def cost(name: str, action: Callable[[], object]) -> None:

@@ -89,7 +89,7 @@ def test_a_cut_at_every_operation_loses_nothing_answered(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_cut_while_formatting_leaves_a_disk_that_can_be_used(seed: int) -> None:
-    for cut in range(1, 20):
+    for cut in range(1, 100):
         disk = Disk(SECTORS)
         disk.fail_at(cut, PowerCut, for_good=True)
         try:
