@@ -1,0 +1,5 @@
+"""kv: the key-value server."""
+
+from servers.kv.server import KvServer
+
+__all__ = ["KvServer"]
