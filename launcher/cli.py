@@ -11,7 +11,19 @@ import sys
 import typer
 
 from launcher.client import Refused
-from launcher.commands import act, boot, observe, reference
+from launcher.commands import (
+    act,
+    blast,
+    blocked,
+    boot,
+    chaos,
+    events,
+    observe,
+    quarantine,
+    reference,
+    stop,
+    top,
+)
 from launcher.rundir import RunDirError
 from launcher.source import ConfigError
 
@@ -26,12 +38,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    reference.check, boot.up, observe.ps, act.kill, act.restart, observe.caps, observe.kstat,
-    observe.trace, observe.logs, act.down, reference.schema, reference.manual, reference.demo,
+    reference.check, boot.up, observe.ps, top.top, blocked.blocked, act.kill, act.restart,
+    stop.stop, observe.caps, observe.kstat, observe.trace, events.events, observe.logs,
+    quarantine.quarantine, act.down, reference.schema, reference.manual, reference.demo,
+    blast.blast,
 ):  # fmt: skip
     app.command()(command)
 app.command(context_settings=PASS_THROUGH)(act.fs)
 app.add_typer(reference.bench, name="bench")
+app.add_typer(chaos.app, name="chaos")
 
 
 def main() -> None:

@@ -10,15 +10,20 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, NamedTuple
 
+from launcher.board import MACHINE
 from launcher.process import describe
-from launcher.system import MACHINE, System
+from launcher.replay import Replay, find_case, obstacle
+from launcher.system import System
 from launcher.tasks import Task
 from ukernel.abi import syscalls
 
 SIGNALS = {name: signal.Signals[f"SIG{name}"] for name in ("KILL", "TERM", "SEGV", "STOP", "CONT")}
 MAX_ARGV = 32 * 1024  # bytes of a command line, as JSON
+PAGE = 256  # events in one answer
+ASKED = "asked"  # the kind of the event that a person wanted something done
 
 
 class Refusal(Exception):
@@ -71,27 +76,47 @@ def kill(system: System, name: str, signo: int) -> Any:
     if signo not in SIGNALS.values():
         raise Refusal(f"signal {signo} is not one of {', '.join(SIGNALS)}")
     system.signal(name, signo)
+    system.say(ASKED, name, f"kill with {signal.Signals(signo).name}")
     return {"life": system.tasks[name].life}
 
 
 def restart(system: System, name: str) -> Any:
     """Answered when the new life is READY."""
-    task = _restartable(system, name)
+    task = _supervised(system, name)
+    before = task.life
+    system.say(ASKED, name, "restart")
     system.restart(name)
 
     def ready() -> Any:
         if task.state in (syscalls.FAILED, syscalls.STOPPED):
             how = describe(task.status) if task.status is not None else task.state
             raise Refusal(f"{name} did not come up ({how}): see `ukernel logs {name}`")
+        if task.life == before:
+            return None
         return {"life": task.life} if task.state == syscalls.READY else None
 
     return Later(ready)
 
 
-def _restartable(system: System, name: str) -> Task:
+def stop(system: System, name: str) -> Any:
+    """Answered when its process has ended and its callers have been told."""
+    task = _supervised(system, name)
+    system.say(ASKED, name, "stop")
+    before = task.life
+    system.stop(name)
+
+    def stopped() -> Any:
+        if task.life != before:
+            raise Refusal(f"{name} was restarted meanwhile: life {task.life}")
+        return {"life": task.life} if task.state == syscalls.STOPPED else None
+
+    return Later(stopped)
+
+
+def _supervised(system: System, name: str) -> Task:
     task = system.task(name)
     if name == MACHINE:
-        raise Refusal("the machine does not restart alone: take the system down and up again")
+        raise Refusal("the machine runs as long as the system: take that down, and up again")
     if task.spec is not None and task.spec.start == "demand":
         raise Refusal(f"{name} is a command (start: demand): it runs when it is called")
     return task
@@ -111,6 +136,54 @@ def trace(system: System, start: int) -> Any:
         raise Refusal(f"no call has the number {start}")
     rows = system.control().trace(start)
     return [[v.hex() if isinstance(v, bytes) else v for v in row] for row in rows]
+
+
+def events(system: System, start: int) -> Any:
+    """What has happened from number `start`, one page; who wants more asks again."""
+    if start < 0:
+        raise Refusal(f"no event has the number {start}")
+    kept = system.events
+    skip = max(0, start - kept[0].number) if kept else 0
+    return [event._asdict() for event in islice(kept, skip, skip + PAGE)]
+
+
+def quarantine(system: System) -> Any:
+    """The requests that no life is given any more; `number` names one of them."""
+    return [
+        {
+            "server": task.name,
+            **case.note._asdict(),
+            "body": case.note.body.hex(),
+            "deaths": case.deaths,
+            "seen": case.seen,
+        }
+        for task in system.tasks.values()
+        for case in system.quarantined(task)
+    ]
+
+
+def release(system: System, number: int) -> Any:
+    """Let a quarantined request be sent again."""
+    task, case = find_case(system, number)
+    assert task.box is not None
+    task.box.pardon(case)
+    system.say(ASKED, task.name, f"release of request {number}")
+    return {"server": task.name}
+
+
+def replay(system: System, number: int) -> Any:
+    """Send a quarantined request again; answered with what comes of it."""
+    task, case = find_case(system, number)
+    if why := obstacle(task, case):
+        raise Refusal(f"request {number} cannot be sent again: {why}")
+    system.say(ASKED, task.name, f"replay of request {number}")
+    again = Replay(system, task, case)
+
+    def outcome() -> Any:
+        verdict = again.verdict()
+        return verdict and {**verdict._asdict(), "body": verdict.body.hex()}
+
+    return Later(outcome, again.abandon)
 
 
 def run(system: System, name: str, argv: list[Any], directory: str, fds: list[int]) -> Any:
@@ -140,9 +213,14 @@ REQUESTS: dict[str, tuple[Any, ...]] = {
     "ps": (ps,),
     "kill": (kill, str, int),
     "restart": (restart, str),
+    "stop": (stop, str),
     "caps": (caps,),
     "kstat": (kstat,),
     "trace": (trace, int),
+    "events": (events, int),
+    "quarantine": (quarantine,),
+    "release": (release, int),
+    "replay": (replay, int),
     "run": (run, str, list, str),
     "down": (down,),
 }

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from launcher.client import Refused
-from launcher.commands.common import JsonFile, finish, show_json
+from launcher.commands.common import JsonFile, finish, show_json, show_table
 
 Config = Annotated[Path, typer.Argument(help="A system file (YAML).", show_default=False)]
 
@@ -85,3 +85,29 @@ def bench_ipc(
     if not quick:
         raise Refused("only the quick bench exists: add --quick", 2)
     print_table(run_quick(json_file, lambda line: print(line, file=sys.stderr)))
+
+
+@bench.command("recovery")
+def bench_recovery(
+    json_file: JsonFile = None,
+    kills: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of each server.", show_default="40")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="8 kills of each.")] = False,
+) -> None:
+    """How long a client waits when its server is killed, beside a restart loop and supervisord."""
+    from launcher.bench.outages import notes, outage_table, stage_table
+    from launcher.bench.recovery import KILLS, QUICK_KILLS, Plan, RunError, measure
+
+    plan = Plan(kills or (QUICK_KILLS if quick else KILLS))
+    try:
+        result = measure(plan, lambda line: print(line, file=sys.stderr))
+    except RunError as error:
+        raise Refused(str(error), 1) from None
+    if json_file is not None:
+        result.write(json_file)
+    show_table(*outage_table(result.results))
+    print()
+    show_table(*stage_table(result.results))
+    for note in notes(result):
+        print(note)

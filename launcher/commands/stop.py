@@ -1,0 +1,14 @@
+"""stop: `ukernel stop`: end one server in order, and leave it so."""
+
+from __future__ import annotations
+
+from launcher.client import Client
+from launcher.commands.act import Name
+from launcher.commands.common import SystemName
+
+
+def stop(name: Name, system: SystemName = "") -> None:
+    """End a server in order. It stays stopped until `ukernel restart NAME`."""
+    with Client(system) as client:
+        client.ask("stop", name)
+    print(f"{name} is stopped: its callers are told so until `ukernel restart {name}`")
