@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.adversary.world import World, system_of
+from tests.adversary.world import ROOT, World, system_of
 
-ROOT = Path(__file__).parents[2]
 PLAIN = """
   target: {run: servers.echo, serves: echo, start: demand}
   attacker: {run: servers.client, calls: [{echo: {rights: [call, grant]}}, target], start: demand}

@@ -175,7 +175,7 @@ def test_11_token_of_a_dead_life_is_stale(world: World) -> None:
 
 FILES = """
   disk: {run: servers.disk, serves: block, devices: [disk0]}
-  fs: {run: servers.fs, serves: file, calls: [disk], args: {format_if_blank: true}}
+  fs: {run: servers.fs, serves: file, calls: [disk], state: disk, args: {format_if_blank: true}}
   attacker: {run: servers.client, calls: [fs], start: demand}
   victim: {run: servers.client, calls: [fs], start: demand}
 hardware: {disk0: {model: virtio-blk, image: disk.img, size: 4MiB}}

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from launcher.config import ConfigError, load
-from tests.adversary.conftest import ROOT
+from tests.adversary.world import ROOT
 
 BAD = sorted((ROOT / "tests" / "bad_configs").glob("*.yaml"))
 PLACE = re.compile(r"^.*\.yaml:\d+:\d+: ")

@@ -1,11 +1,13 @@
-"""56, 58 and 60: hostile drivers, against the running machine. Each is a task with a device."""
+"""56 to 58 and 60: hostile drivers, against the running machine. Each is a task with a device."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -94,6 +96,9 @@ class Rogue:
         idx: int = struct.unpack_from("<H", self.ring.view, LAYOUT.used + 2)[0]
         return idx
 
+    def has_used(self, count: int) -> bool:
+        return self.used == count
+
     def failed_with(self, why: str, faults: int = 1) -> None:
         """The device is in its error state, and the fault has its driver's name."""
         self.wait_interrupt()
@@ -120,7 +125,7 @@ def others_are_unaffected(rogue: Rogue) -> None:
     assert len(client.stub(Entropy, "other").read(64)) == 64
     assert (world.slot("other").faults, world.slot("machine").life) == (0, 1)
     world.bury(rogue.task)
-    world.system.start(world.system.task("rng"))
+    world.system.lives.start(world.system.task("rng"))
     world.ready("rng", rogue.task.life + 1)
     assert len(client.stub(Entropy, "rng").read(64)) == 64
 
@@ -263,7 +268,7 @@ def test_58_what_a_former_driver_holds_leads_nowhere(rogue: Rogue) -> None:
     world, old = rogue.world, rogue
     old.describe(0, old.data.iova)
     world.bury(old.task)
-    world.system.start(world.system.task("rng"))
+    world.system.lives.start(world.system.task("rng"))
     world.ready("rng", 2)
     client = world.intrude("client")
     assert len(client.stub(Entropy, "rng").read(LENGTH)) == LENGTH
@@ -331,3 +336,21 @@ class Successor:
         self.queue: Virtqueue[int] = Virtqueue(self.device, 0, SIZE)
         self.data = self.device.dma(4096)
         start(self.device)
+
+
+def test_57_lines_that_are_full_or_empty_when_they_should_not_be(rogue: Rogue) -> None:
+    """A driver holds both ends of its lines: what it does to them is no harm to the machine."""
+    full, device = (1 << 64) - 2, rogue.device
+    os.eventfd_write(device.interrupt, full)
+    for number in range(1, 4):  # it cannot be raised any more
+        rogue.describe(0, rogue.data.iova)
+        rogue.offer(idx=number)
+        rogue.world.until(partial(rogue.has_used, number), "its work")
+    for _ in range(20_000):  # rung, and taken back before the machine sees it, or after
+        os.eventfd_write(device.doorbell, 1)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(device.doorbell)
+    os.eventfd_write(device.doorbell, full)
+    assert device.load(Reg.STATUS) & Status.DRIVER_OK
+    assert rogue.world.slot("rng").faults == 0
+    others_are_unaffected(rogue)

@@ -185,8 +185,12 @@ def test_nobody_but_the_root_task_controls(world: World) -> None:
     for number in Control.ops:
         reply = attacker.ask(wire.SYS, opcode=number, token=attacker.named["self"], body=b"\x90")
         assert reply.status in (Code.E_DENIED, Code.E_PROTO)
-    for number, body in ((80, [0]), (81, []), (82, []), (83, [0]), (71, [1]), (75, [9])):
-        token = attacker.named["echo"]
-        reply = attacker.ask(wire.SYS, opcode=number, token=token, body=wire.pack(body))
-        assert reply.status == Code.E_DENIED
+    bodies: dict[str, list[object]] = {
+        "caps": [0], "slots": [], "counters": [], "trace": [0], "prepare": [], "start": [1],
+        "begin": [[]], "end": ["dead"], "tell": [9],
+    }  # fmt: skip
+    for name, body in bodies.items():
+        opcode, token = own_opcode(Control, name), attacker.named["echo"]
+        reply = attacker.ask(wire.SYS, opcode=opcode, token=token, body=wire.pack(body))
+        assert reply.status == Code.E_DENIED, name
     world.told("denied", attacker.who)

@@ -235,7 +235,7 @@ def test_26_reply_by_a_task_that_was_not_called_goes_nowhere(world: World) -> No
 
 FILES = """
   disk: {run: servers.disk, serves: block, devices: [disk0]}
-  fs: {run: servers.fs, serves: file, calls: [disk], args: {format_if_blank: true}}
+  fs: {run: servers.fs, serves: file, calls: [disk], state: disk, args: {format_if_blank: true}}
   timer: {run: servers.timer, serves: timer, devices: [clock]}
   rng: {run: servers.rng, serves: entropy, devices: [rng0]}
   console: {run: servers.console, serves: console, devices: [con0]}

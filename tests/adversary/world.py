@@ -8,8 +8,11 @@ sleeps: waiting is `World.until`, which lets the launcher do its work meanwhile.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +31,7 @@ from ukernel.abi.syscalls import Boot, Kernel, SlotRow, TraceRow
 from ukernel.lib.connection import Connection, TaskInfo
 from ukernel.lib.stub import bind, kernel
 
+ROOT = Path(__file__).parents[2]
 PATIENCE_S = 10.0
 PROOF = 5  # right answers that a bystander must get before it counts as unharmed
 
@@ -39,6 +43,15 @@ system: adversary
 servers:
   echo: {run: servers.echo, serves: echo}
   witness: {run: tests.adversary.tasks.witness, calls: [echo]}
+"""
+MORTAL = """
+  mortal:
+    run: tests.adversary.tasks.mortal
+    state: persistent
+    serves: tests.adversary.tasks.mortal:Mortal
+    window: 1
+    restart: {max_restarts: 100, backoff: {first_ms: 0}}
+  attacker: {run: servers.client, calls: [mortal], start: demand}
 """
 
 
@@ -176,11 +189,10 @@ class World:
     def announce(self, name: str, pid: int) -> tuple[socket.socket, Task]:
         """Begin the next life of a `start: demand` slot as process `pid`; its control socket."""
         task = self.system.task(name)
-        begun = task.control.begin(task.grants)
-        task.life = begun.life
         assert self.system.kernel is not None
-        (fd,) = self.system.kernel.connection.descriptors(begun.tag)
+        (fd,) = self.system.kernel.connection.descriptors(task.control.prepare())
         task.control.start(pid)
+        task.life = task.control.begin(task.grants)
         return socket.socket(fileno=fd), task
 
     def intrude(self, name: str = "attacker") -> Intruder:
@@ -262,6 +274,32 @@ def system_of(folder: Path, text: str, name: str = "a") -> System:
     path = folder / "system.yaml"
     path.write_text(BYSTANDERS + text)
     return System(load(path), name=name)
+
+
+@contextlib.contextmanager
+def launched(
+    folder: Path, servers: str = MORTAL
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, int]]]:
+    """A system in a launcher of its own, and the process ids of everything in it."""
+    path = folder / "system.yaml"
+    path.write_text(BYSTANDERS + servers)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.adversary.tasks.launched", str(path), "b"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as launcher:
+        assert launcher.stdin is not None
+        assert launcher.stdout is not None
+        pids: dict[str, int] = json.loads(launcher.stdout.readline() or "{}")
+        assert pids, "the system came up"
+        try:
+            yield launcher, pids
+            launcher.stdin.close()
+            launcher.wait(PATIENCE_S)
+        finally:
+            launcher.kill()
 
 
 def gone(pids: list[int]) -> bool:

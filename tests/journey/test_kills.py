@@ -21,13 +21,18 @@ system: holder
 hardware:
   disk0: {model: virtio-blk, image: disk.img, size: 8MiB}
 servers:
-  disk: {run: servers.disk, serves: block, devices: [disk0], restart: {max_restarts: 1000}}
+  disk:
+    run: servers.disk
+    serves: block
+    devices: [disk0]
+    restart: {max_restarts: 1000, backoff: {first_ms: 0}}
   fs:
     run: servers.fs
+    state: disk
     serves: file
     calls: [disk]
     args: {format_if_blank: true}
-    restart: {max_restarts: 1000}
+    restart: {max_restarts: 1000, backoff: {first_ms: 0}}
   shell: {run: servers.shell, calls: [fs], start: demand}
   holder: {run: tests.journey.tasks.holder, calls: [fs], start: demand}
 """

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from launcher.board import MACHINE
 from launcher.job import Job
 from launcher.kernel import SystemDown
-from launcher.system import MACHINE, System
+from launcher.system import System
 from tests.journey.world import booted, sources
 
 CUTS = 50

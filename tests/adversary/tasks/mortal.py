@@ -33,6 +33,14 @@ class Mortal(Interface):
     def fork(self, session: u32) -> u32:
         """A child that outlives us; with `session` in a session of its own. Its process id."""
 
+    @op(6)
+    def leave(self, status: u32) -> u32:
+        """End with this exit status, before the reply."""
+
+    @op(7, idempotent=True)
+    def leave_again(self, status: u32) -> u32:
+        """The same, and may be repeated."""
+
 
 class MortalServer(Server, Mortal):
     def setup(self) -> None:
@@ -62,6 +70,12 @@ class MortalServer(Server, Mortal):
             os.setsid()
         while True:
             signal.pause()
+
+    def leave(self, status: int) -> int:
+        os._exit(status)
+
+    def leave_again(self, status: int) -> int:
+        return self.leave(status)
 
 
 if __name__ == "__main__":
