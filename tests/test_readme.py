@@ -8,10 +8,12 @@ The tables between `<!-- NAME -->` and `<!-- end -->` are made from the code. Af
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +21,46 @@ import pytest
 import zmq
 from typer.main import get_command
 
+from launcher import foreground, supervisor, system, vitals
+from launcher.bench import outages
+from launcher.board import REGIONS
+from launcher.chaos import journal
+from launcher.chaos.catalogue import (
+    SECTIONS,
+    Described,
+    Parameter,
+    Section,
+    common_parameters,
+    described,
+)
+from launcher.chaos.checks import Predict
+from launcher.chaos.evidence import Evidence
+from launcher.chaos.experiment import Experiment, load
+from launcher.chaos.nemesis import Sweep
+from launcher.chaos.plan import ends_s, legs, plan
 from launcher.cli import app
+from launcher.commands.events import KINDS
 from launcher.demo import Findings, broker_lines
+from launcher.heartbeat import LATE_S
 from launcher.reader import MAX_BYTES, MAX_NESTING, MAX_VALUES
-from launcher.system import REGIONS
 from servers.fs.handles import SELECTOR_SIZE
 from servers.fs.paths import LONGEST_PART, LONGEST_PATH
 from servers.fs.server import HANDLES
 from servers.fs.volume import LARGEST_FILE
+from servers.kv.server import LIMIT_BYTES, REMEMBER
 from tests.conftest import Ukernel
-from ukernel.abi import manifest, wire
+from ukernel.abi import exits, manifest, wire
 from ukernel.abi.errors import Code
+from ukernel.abi.faults import DEVICE_FAULTS, MESSAGE_FAULTS
 from ukernel.abi.manifest import BUILTIN_INTERFACES, HARDWARE_MODELS, Part
-from ukernel.abi.syscalls import RIGHT_NAMES
-from ukernel.broker.objects import Quota
+from ukernel.abi.recorder import MOST_BODY, MOST_POISON
+from ukernel.abi.syscalls import RIGHT_NAMES, Quota
 from ukernel.broker.shell import OPTIONS, TICK_MS
 from ukernel.broker.state import GOT_HEAD, SENT_HEAD, TRACE_LENGTH
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+EXPERIMENTS = ROOT / "configs/experiments"
 LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KIB, MIB = 1 << 10, 1 << 20
@@ -70,6 +93,8 @@ def key_tables() -> str:
         ("`servers.NAME`", manifest.Server),
         ("`servers.NAME.calls`, an entry written as `{NAME: {...}}`", manifest.Link),
         ("`servers.NAME.restart`", manifest.Restart),
+        ("`servers.NAME.restart.backoff`", manifest.Backoff),
+        ("`servers.NAME.heartbeat`", manifest.Heartbeat),
         *(
             (f"`hardware.NAME` with `model: {name}`", kind)
             for name, kind in HARDWARE_MODELS.items()
@@ -83,16 +108,16 @@ def _keys(kind: type[Part]) -> str:
     rows = []
     for name, field in kind.model_fields.items():
         values, default = _values(shapes[name]), "required"
-        if not field.is_required():
-            value = field.get_default(call_default_factory=True)
+        value = None if field.is_required() else field.get_default(call_default_factory=True)
+        if isinstance(value, Part):
+            default = "see below"
+        elif not field.is_required():
             default = f"`{_as_yaml([] if values == 'list' and value == {} else value)}`"
-        rows.append([f"`{name}`", values, default, field.description or ""])
+        rows.append([f"`{name}`", values, default, " ".join((field.description or "").split())])
     return table("key | value | default | meaning", rows)
 
 
 def _as_yaml(value: Any) -> str:
-    if isinstance(value, Part):
-        return ", ".join(f"{k}: {_as_yaml(v)}" for k, v in value.model_dump().items())
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_as_yaml, value))}]"
     if value is None:
@@ -176,11 +201,82 @@ def limit_table() -> str:
             f"{(HANDLES - SELECTOR_SIZE) // 2} bytes of records",
             "`E_OVERLOAD`",
         ),
+        ("values and numbers in `kv`", f"{LIMIT_BYTES // MIB} MiB", "`NoSpace`"),
+        ("changes that `kv` knows again", REMEMBER, "the oldest would be done once more"),
+        ("log of a task", f"{vitals.LOG_LIMIT // MIB} MiB", _cut()),
+        ("events that `ukernel events` knows", system.EVENTS, "the oldest go"),
+        ("requests in quarantine, of one server", MOST_POISON, "the oldest come free"),
+        ("bytes of a request in quarantine", MOST_BODY, "it cannot be replayed"),
+        ("boots by `on_kernel_death: reboot`", _boots(), "status 3"),
     ]
     return table("what | limit | beyond it", [[w, str(n), b] for w, n, b in limits])
 
 
-GENERATED = {"keys": key_tables, "commands": command_table, "limits": limit_table}
+def _cut() -> str:
+    return f"cut down to its last {vitals.LOG_KEPT // KIB} KiB"
+
+
+def _boots() -> str:
+    return f"{foreground.MOST_BOOTS} within {foreground.WITHIN_S:g} s"
+
+
+def catalogue_tables() -> str:
+    """Everything that an experiment file can name, as `ukernel chaos list` has it."""
+    alone: dict[str, type[Part]] = {
+        "The top of the file": Experiment, "`predict`": Predict, "`sweep`": Sweep,
+    }  # fmt: skip
+    tables = [_own_keys(title, kind) for title, kind in alone.items()]
+    for key, kind in SECTIONS.items():
+        rows = [[f"`{e.name}`", _spelled(e.parameters), e.meaning] for e in described(kind)]
+        tables.append(f"**`{key}`**\n\n{table(f'{kind.title} | keys | meaning', rows)}")
+        if common := common_parameters(kind):
+            tables.append(f"Every entry of `{key}` also has\n\n{_key_rows(common)}")
+    return "\n\n".join(tables)
+
+
+def _own_keys(title: str, kind: type[Part]) -> str:
+    (whole,) = _described(kind)
+    return f"**{title}**\n\n{_key_rows(whole.parameters)}"
+
+
+def _described(kind: type[Part]) -> list[Described]:
+    return described(Section("", "", Part, {"": kind}))
+
+
+def _key_rows(parameters: Iterable[Parameter]) -> str:
+    return table("key | meaning", [[_spelled([p]), p.meaning] for p in parameters])
+
+
+def _spelled(parameters: Iterable[Parameter]) -> str:
+    return " ".join(f"`{p}`" if p.default != "" else f"`{p.name}?`" for p in parameters) or "none"
+
+
+def experiment_table() -> str:
+    """The experiments that come with the system, as their files say."""
+    with contextlib.chdir(ROOT):  # their systems are named from here
+        rows = [_experiment(path) for path in sorted(EXPERIMENTS.glob("*.yaml"))]
+    return table("experiment | faults | what it shows", rows)
+
+
+def _experiment(path: Path) -> list[str]:
+    loaded = load(path).experiment
+    done = f"{len(plan(loaded))} in {round(ends_s(plan(loaded)), 1):g} s"
+    if loaded.sweep is not None:
+        stretches = legs(loaded.sweep, loaded.seed)
+        done = f"{sum(len(leg.kills_s) for leg in stretches)} in {len(stretches)} legs"
+    head = re.match(r"(?:#.*\n)+", path.read_text())
+    assert head, f"{path} does not say what it shows"
+    told = [line[2:] for line in head[0].splitlines() if not line.startswith("#  ")]
+    return [f"[{path.stem}]({path.relative_to(ROOT)})", done, " ".join(told)]
+
+
+GENERATED = {
+    "keys": key_tables,
+    "commands": command_table,
+    "limits": limit_table,
+    "catalogue": catalogue_tables,
+    "experiments": experiment_table,
+}
 
 
 def with_tables(readme: str) -> str:
@@ -198,7 +294,7 @@ def test_tables_are_what_the_code_says() -> None:
 
 
 def test_every_key_has_a_meaning() -> None:
-    assert not re.findall(r"^\| `\w+` \|.*\|  \|$", key_tables(), re.M)
+    assert not re.findall(r"^.*\|  \|$", key_tables() + catalogue_tables(), re.M)
 
 
 def test_every_command_that_a_text_names_exists() -> None:
@@ -271,6 +367,39 @@ def test_every_field_of_the_demo_is_explained() -> None:
     assert not [name for name in found.document() if f"`{name}`" not in explained]
 
 
+def test_supervision_is_told_with_its_figures() -> None:
+    told = section("Supervision")
+    figures = [
+        f"{supervisor.STABLE_S:g} s of READY",
+        f"{supervisor.STOP_S:g} s to leave",
+        f"more than {1000 * LATE_S:g} ms late",
+        f"{vitals.LOG_LIMIT // MIB} MiB",
+        f"last {vitals.LOG_KEPT // KIB} KiB",
+        f"{foreground.MOST_BOOTS} boots within {foreground.WITHIN_S:g} s",
+        *(f"| {status} |" for status in (exits.OUT_OF_MEMORY, exits.NO_RESTART)),
+    ]
+    assert not [figure for figure in figures if figure not in told]
+
+
+def test_every_kind_of_event_is_explained() -> None:
+    explained = section("Looking at it live")
+    assert not [kind for kind in KINDS if f"`{kind}`" not in explained]
+
+
+def test_every_fault_and_every_part_of_a_journal_is_explained() -> None:
+    faults = section("How a fault gets there")
+    assert not [fault for fault in (*DEVICE_FAULTS, *MESSAGE_FAULTS) if f"`{fault}`" not in faults]
+    explained = section("What a run leaves behind")
+    origin = journal.Origin("", {}, {}, "")
+    known = [*journal.document("", "", origin, Evidence(), []), *(f.name for f in fields(Evidence))]
+    assert not [name for name in known if f"`{name}`" not in explained]
+    assert f"`{journal.SCHEMA}`" in explained
+
+
+def test_schemas_of_the_bench_are_named() -> None:
+    assert f"`{outages.SCHEMA}`" in section("What `bench recovery --json` writes")
+
+
 def test_messages_of_the_troubleshooting_are_real() -> None:
     sources = "".join(
         path.read_text()
@@ -284,30 +413,44 @@ def test_messages_of_the_troubleshooting_are_real() -> None:
 
 # --- the example --------------------------------------------------------------------------------
 
-EXAMPLE = "Write a server in ten minutes"
 PATH_LINE = re.compile(r"^# (\S+\.(?:py|yaml))\n")
+VERDICT = re.compile(r"^(\w+) +(HELD|BROKEN|UNKNOWN)\b", re.M)
+
+
+def written(title: str, folder: Path) -> str:
+    """The text of a section, whose files are made, each where its first line says."""
+    told = section(title)
+    for kind, body in BLOCK.findall(told):
+        if kind in ("python", "yaml"):
+            place = PATH_LINE.match(body)
+            assert place, body
+            (folder / place[1]).parent.mkdir(exist_ok=True)
+            (folder / place[1]).write_text(body)
+    return told
 
 
 @pytest.fixture
 def example(tmp_path: Path) -> str:
-    """The files of the example, each where its first line says; the text of the section."""
-    written = section(EXAMPLE)
-    for kind, body in BLOCK.findall(written):
-        if kind in ("python", "yaml"):
-            place = PATH_LINE.match(body)
-            assert place, body
-            (tmp_path / place[1]).parent.mkdir(exist_ok=True)
-            (tmp_path / place[1]).write_text(body)
-    return written
+    return written("Write a server in ten minutes", tmp_path)
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> str:
+    return written("An experiment in ten lines", tmp_path)
+
+
+def carry_out(told: str, ukernel: Ukernel) -> None:
+    """Run the commands of a text, and compare what they show."""
+    (console,) = [body for kind, body in BLOCK.findall(told) if kind == "console"]
+    for command, expected in _steps(console):
+        _, *words = shlex.split(command)
+        shown = ukernel(*words).stdout
+        assert _comparable(words[0], shown) == _comparable(words[0], expected), command
 
 
 def test_example_does_what_it_says(example: str, ukernel: Ukernel) -> None:
-    (console,) = [body for kind, body in BLOCK.findall(example) if kind == "console"]
     try:
-        for command, expected in _steps(console):
-            _, *words = shlex.split(command)
-            shown = ukernel(*words).stdout
-            assert _comparable(words[0], shown) == _comparable(words[0], expected), command
+        carry_out(example, ukernel)
     finally:
         ukernel("down", "--all")
 
@@ -323,6 +466,8 @@ def _comparable(command: str, shown: str) -> list[str]:
     """Lines; without times and process ids where there are any."""
     if command in ("up", "trace"):
         shown = re.sub(r"\d+\.\d+|\d{3,}|\d+(?= us| ms)", "N", shown)
+    if command == "chaos":
+        shown = re.sub(r"\d+(\.\d+)?", "N", shown)
     return [" ".join(line.split()) for line in shown.splitlines()]
 
 
@@ -331,6 +476,18 @@ def test_example_without_its_capability(example: str, ukernel: Ukernel, tmp_path
     file.write_text(file.read_text().replace("calls: [turnstile]", "calls: []"))
     (expected,) = [body for kind, body in BLOCK.findall(example) if kind == "text"]
     assert expected.strip() in ukernel("up", "doors.yaml", "--detach", status=1).stderr
+
+
+def test_experiment_does_what_it_says(experiment: str, ukernel: Ukernel) -> None:
+    carry_out(experiment, ukernel)
+
+
+def test_experiment_without_kept_state(experiment: str, ukernel: Ukernel, tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text(file.read_text().replace("state: persistent", "state: stateless"))
+    (expected,) = [body for kind, body in BLOCK.findall(experiment) if kind == "text"]
+    shown = ukernel("chaos", "run", "keys-die.yaml", status=1).stdout
+    assert VERDICT.findall(expected) == VERDICT.findall(shown)
 
 
 if __name__ == "__main__":
