@@ -208,6 +208,7 @@ class System:
         unasked = child.intent is supervisor.Intent.NONE and not self.supervisor.down
         task.stages = stages if unasked else None
         self._act(Died(task.name, stages.status, random.random()))
+        # What it left behind ends with the next round: its clients wait for the next life.
         if unasked:
             self.say("died", f"{task.name}#{stages.life}", stages.cause)
         if case is not None:
