@@ -52,9 +52,9 @@ class RootConnection(Connection):
             if ready:
                 raise SystemDown(KERNEL_DIED)
 
-    def descriptors(self, tag: int) -> list[int]:
+    def descriptors(self, tag: int, wait: bool = True) -> list[int]:
         try:
-            return super().descriptors(tag)
+            return super().descriptors(tag, wait)
         except (CallError, ConnectionError):
             raise SystemDown(KERNEL_DIED) from None
         except BlockingIOError:
@@ -64,17 +64,19 @@ class RootConnection(Connection):
 class KernelProcess:
     """The running kernel. `control()` is what the control capability allows."""
 
-    def __init__(self, directory: Path, log: int) -> None:
+    def __init__(self, directory: Path, log: int, trace: bool = True) -> None:
+        """Without `trace` it remembers no calls: to measure what that costs."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ukernel.broker", str(directory), str(theirs.fileno())],
+                [sys.executable, "-m", "ukernel.broker", str(directory), str(theirs.fileno()),
+                 *([] if trace else ["untraced"])],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-            )
+            )  # fmt: skip
         self.fd = os.pidfd_open(self.process.pid)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # libzmq aborts when it has none left
         resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (most, most))

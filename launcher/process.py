@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
+from collections.abc import Sequence
 
 
 class Process:
@@ -24,6 +26,15 @@ class Process:
         except ProcessLookupError:
             return
 
+    def schedule(self, cores: Sequence[int], priority: int | None) -> str:
+        """Keep all its threads to `cores` (none: leave them); with a priority of 0 to 255, run
+        them under SCHED_FIFO. What Linux does not allow is left as it is; why, or nothing."""
+        refused = ""
+        with contextlib.suppress(FileNotFoundError):  # it is dead already
+            for thread in map(int, os.listdir(f"/proc/{self.pid}/task")):
+                refused = _schedule(thread, cores, priority) or refused
+        return refused
+
     @property
     def is_dead(self) -> bool:
         """Whether it has ended, reaped or not."""
@@ -38,6 +49,20 @@ class Process:
             self.status = ended.si_status if exited else -ended.si_status
             os.close(self.fd)
         return self.status
+
+
+def _schedule(thread: int, cores: Sequence[int], priority: int | None) -> str:
+    """As `Process.schedule`, for one thread."""
+    try:
+        os.sched_setaffinity(thread, cores or os.sched_getaffinity(thread))
+        if priority is not None:
+            level = max(1, priority * os.sched_get_priority_max(os.SCHED_FIFO) // 256)
+            os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(level))
+    except ProcessLookupError:
+        return ""
+    except OSError as error:
+        return f"cores and policy stay as they are: {error.strerror}"
+    return ""
 
 
 def describe(status: int) -> str:

@@ -31,13 +31,18 @@ class No(Exception):
 
 @dataclass(eq=False, repr=False)  # records refer to each other in circles
 class Thing:
-    """An object: an endpoint or the device (`slot` serves it), a region, a notification."""
+    """An object: an endpoint or the device (`slot` serves it), a region, a notification, a channel.
+
+    What ends with a life has it as its `owner`; a channel ends with its `server` and `cap` as well.
+    """
 
     kind: str
     name: str
     slot: Slot
     size: int = 0
-    owner: Life | None = None  # of a region or a notification that dies with it
+    owner: Life | None = None
+    server: Life | None = None
+    cap: Cap | None = None
     word: int = 0
     tops: list[Cap] = field(default_factory=list)  # derived from the kernel's own capability
 
@@ -54,6 +59,7 @@ class Cap:
     children: list[Cap] = field(default_factory=list)
     lent: dict[Life, Cap] = field(default_factory=dict)
     mapped: set[int] = field(default_factory=set)
+    channel: Thing | None = None
 
     @property
     def siblings(self) -> list[Cap]:
@@ -76,6 +82,7 @@ class Call:
     move: bool
     deadline: int
     tokens: tuple[bytes, ...]
+    opens: bool = False  # asks for a channel, and has not had it yet
     number: int = 0  # the kernel's, once delivered
 
 
@@ -130,13 +137,15 @@ class Specification:
         self.epoch = 0
         self.next_iova = FIRST_IOVA
         self.domain: set[int] = set()
-        self.things: list[Thing] = []  # regions and notifications
+        self.things: list[Thing] = []  # regions, notifications, channels
+        self.shut = 0  # channels that were closed in this step
         self.order = 0
         self.before: dict[Slot, set[int]] = {}
 
     # --- around a step ---------------------------------------------------------------------------
 
     def begin_step(self) -> None:
+        self.shut = 0
         self.before = {slot: self.badges_of(slot) for slot in self.slots.values()}
 
     def end_step(self) -> None:
@@ -181,6 +190,8 @@ class Specification:
             return
         if isinstance(result, Cap):
             self.hear(life, "token", (seq,), [result])
+        elif isinstance(result, Thing):
+            self.hear(life, "tags", (seq,))
         else:
             self.hear(life, "reply", (seq, Code.OK, result))
 
@@ -245,6 +256,8 @@ class Specification:
         cap.payer.paid -= 1
         if cap.parent is not None and cap.parent.lent.get(cap.holder) is cap:
             del cap.parent.lent[cap.holder]
+        if cap.channel is not None:
+            self.destroy(cap.channel)
 
     def remove(self, cap: Cap) -> None:
         """One capability ends; what was derived from it belongs to its parent."""
@@ -272,6 +285,9 @@ class Specification:
         if thing in self.things:
             self.things.remove(thing)
             self.take_back(thing.tops)
+            if thing.cap is not None:
+                thing.cap.channel = None
+                self.shut += 1
 
     def revoke(self, life: Life, token: bytes) -> int:
         return self.take_back(self.find(life, token).children)
@@ -329,6 +345,7 @@ class Specification:
         deadline: int,
         body: bytes,
         tokens: tuple[bytes, ...],
+        opens: bool,
     ) -> None:
         try:
             cap = self.find(life, token, CALL)
@@ -336,7 +353,7 @@ class Specification:
                 raise No(Code.E_PROTO)
             call = Call(
                 self.order, life, cap, cap.thing.slot, cap.badge, seq, life.slot.priority, body,
-                blocking, bound, oneway, move, deadline, tokens,
+                blocking, bound, oneway, move, deadline, tokens, opens,
             )  # fmt: skip
             self.check(call)
         except No as no:
@@ -472,6 +489,26 @@ class Specification:
             raise No(Code.E_PROTO)
         return self.new_cap(found, None, life, life, READ | WRITE | GRANT, 0)
 
+    def channel(self, life: Life, number: int, size: int) -> Thing:
+        asked = [c for c in life.taken if c.number == number and c.opens and c in c.client.open]
+        cap = asked[0].cap if asked else None
+        if cap is None or cap not in asked[0].client.caps:
+            raise No(Code.E_UNAVAILABLE)
+        if size == 0:
+            raise No(Code.E_PROTO)
+        if cap.channel is not None:
+            self.destroy(cap.channel)
+        client = asked[0].client
+        try:
+            if self.region_bytes(client.slot) + size > client.slot.memory:
+                raise No(Code.E_OVERLOAD)
+            made = self.new_thing(client, "channel", "", size, False)
+        except No:
+            raise No(Code.E_NO_MEMORY) from None
+        made.server, made.cap, asked[0].opens = life, cap, False
+        cap.channel = made
+        return made
+
     def notification(self, life: Life) -> Cap:
         made = self.new_thing(life, "notification", "", 0, False)
         return self.new_cap(made, None, life, life, READ | WRITE | GRANT, 0)
@@ -557,7 +594,7 @@ class Specification:
             self.domain.clear()
             self.take_back(self.device.tops)
             self.drive(None)
-        for thing in self.objects(life):
+        for thing in [t for t in self.things if life in (t.owner, t.server)]:
             self.destroy(thing)
         for cap in list(life.caps):
             self.abandon(cap)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -36,7 +36,9 @@ from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import ALL_RIGHTS, CALL, GRANT, KERNEL_BADGE, READ, RECV, WRITE, Quota
 from ukernel.broker import effects
+from ukernel.broker.memory import CHANNEL_OPEN
 from ukernel.broker.objects import Cap as KernelCap
+from ukernel.broker.objects import Channel
 
 QUOTA = Quota(calls=CALLS, caps=CAPS, objects=OBJECTS, mappings=MAPPINGS)
 MEMORY = 3 * PAGE
@@ -44,6 +46,15 @@ WHO = st.integers(0, 11)
 WHICH = st.integers(0, 63)
 SOME = st.lists(WHICH, max_size=2)
 RARELY = st.sampled_from([False] * 7 + [True])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_of_other_tests() -> Iterator[None]:
+    """The garbage collector looks at what comes into being here, not at all of the suite."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 class KernelMachine(RuleBasedStateMachine):
@@ -208,6 +219,7 @@ class KernelMachine(RuleBasedStateMachine):
     @rule(
         who=WHO, which=WHICH, foreign=RARELY, send=RARELY, blocking=st.booleans(), bound=RARELY,
         move=st.booleans(), passed=SOME, deadline=st.sampled_from([0, 0, 5, 20]),
+        opens=st.booleans(),
     )  # fmt: skip
     def call(
         self,
@@ -220,8 +232,9 @@ class KernelMachine(RuleBasedStateMachine):
         move: bool,
         passed: list[int],
         deadline: int,
+        opens: bool,
     ) -> None:
-        self.call_once(who, which, foreign, send, blocking, bound, move, passed, deadline)
+        self.call_once(who, which, foreign, send, blocking, bound, move, passed, deadline, opens)
 
     def call_once(
         self,
@@ -234,6 +247,7 @@ class KernelMachine(RuleBasedStateMachine):
         move: bool,
         passed: list[int],
         deadline: int,
+        opens: bool,
     ) -> None:
         life = self.alive(who)
         if life is None:
@@ -251,18 +265,23 @@ class KernelMachine(RuleBasedStateMachine):
         flags |= wire.BOUND_LIFE * bound | wire.MOVE * move
         self.spec.call(
             life, token, seq, oneway=send, blocking=blocking and not send, bound=bound,
-            move=move, deadline=when, body=body, tokens=tokens,
+            move=move, deadline=when, body=body, tokens=tokens, opens=opens,
         )  # fmt: skip
         task.send(
             wire.SEND if send else wire.CALL, flags=flags, seq=seq, token=token,
-            deadline_ns=when, caps=tokens, body=body,
+            deadline_ns=when, caps=tokens, body=body, opcode=CHANNEL_OPEN if opens else 1,
         )  # fmt: skip
         self.settle()
 
-    @rule(who=WHO, which=WHICH, move=st.booleans(), passed=SOME, blocking=st.booleans())
-    def ask(self, who: int, which: int, move: bool, passed: list[int], blocking: bool) -> None:
+    @rule(
+        who=WHO, which=WHICH, move=st.booleans(), passed=SOME, blocking=st.booleans(),
+        opens=st.booleans(),
+    )  # fmt: skip
+    def ask(
+        self, who: int, which: int, move: bool, passed: list[int], blocking: bool, opens: bool
+    ) -> None:
         """As most calls are: nothing odd about it, and the server has asked for it."""
-        self.call_once(who, which, False, False, blocking, False, move, passed, 0)
+        self.call_once(who, which, False, False, blocking, False, move, passed, 0, opens)
         for slot in self.slots:
             if slot.life is not None and slot.life.reads and slot.queue:
                 self.give_credit(slot.life, 1, self.tasks[slot.life].named["self"])
@@ -293,6 +312,18 @@ class KernelMachine(RuleBasedStateMachine):
             flags = wire.MOVE if move else 0
             self.tasks[life].send(wire.REPLY, seq=call.number, caps=tokens, flags=flags)
             self.settle()
+
+    @precondition(lambda self: any(life.taken for life in self.spec.lives() if life.reads))
+    @rule(who=WHO, which=WHICH, pages=st.integers(0, 3), odd=RARELY)
+    def channel(self, who: int, which: int, pages: int, odd: bool) -> None:
+        busy = [life for life in self.spec.lives() if life.reads and life.taken]
+        asked = [life for life in busy if any(call.opens for call in life.taken)] or busy
+        if asked:
+            life = asked[who % len(asked)]
+            fit = [call for call in life.taken if call.opens and not odd] or life.taken
+            number, size = fit[which % len(fit)].number, pages * PAGE
+            does = lambda: self.spec.channel(life, number, size)  # noqa: E731
+            self.system_call(life, "channel", number, size, does=does)
 
     @rule(who=WHO, number=st.integers(0, 400))
     def reply_to_nothing(self, who: int, number: int) -> None:
@@ -373,8 +404,10 @@ class KernelMachine(RuleBasedStateMachine):
         self.spec.end_step()
         self.k.root.inbox.clear()
         connections = {task.rid for task in self.tasks.values()} | {self.k.root.rid}
-        for effect in self.k.sent[self.seen :]:
+        done = self.k.sent[self.seen :]
+        for effect in done:
             assert not isinstance(effect, effects.Send) or effect.rid in connections
+        assert sum(isinstance(effect, effects.Shut) for effect in done) == self.spec.shut
         self.seen = len(self.k.sent)
         for life, task in self.tasks.items():
             expected, life.heard = life.heard, []
@@ -432,6 +465,8 @@ class KernelMachine(RuleBasedStateMachine):
                     return (heard.kind, heard.what) == ("unmap", (body[1],))
                 case wire.NOTICE_DEVICE:
                     return (heard.kind, heard.what) == ("device", tuple(body[:3]))
+        if heard.kind == "tags":
+            return heard.what == (m.seq,) and m.status == Code.OK and len(wire.unpack(m.body)) == 2
         if heard.kind == "token":
             return heard.what == (m.seq,) and m.status == Code.OK
         if heard.kind == "outcome":
@@ -499,7 +534,18 @@ class KernelMachine(RuleBasedStateMachine):
             if slot.life is not None:
                 self.life_is_as_specified(slot, slot.life)
         assert len(self.k.state.memory) == len(self.spec.things)
+        assert self.channels() == {
+            (t.cap.token, t.size, t.owner.name, t.server.name)
+            for t in self.spec.things
+            if t.cap and t.owner and t.server
+        }
         assert self.k.state.devices["dev0"].domain == self.spec.domain
+
+    def channels(self) -> set[tuple[bytes, int, str, str]]:
+        """Each with the token of the capability that it stands for."""
+        found = [c for c in self.k.state.memory.values() if isinstance(c, Channel)]
+        assert found == [c.cap.channel for c in found]
+        return {(c.cap.token, c.size, c.owner.name, c.server.name) for c in found if c.owner}
 
     def life_is_as_specified(self, slot: Slot, life: Life) -> None:
         real = self.k.state.slots[slot.name].life
@@ -551,9 +597,10 @@ TestKernel.settings = settings(
 
 # What a busy system does, and how often: Hypothesis looks for the short and odd instead.
 HABITS = {
-    "ask": 20, "reply": 20, "call": 10, "credit": 8, "capability": 10, "mint": 8, "word": 3,
-    "region": 5, "notification": 2, "dma_map": 6, "tick": 4, "ready": 1, "reply_to_nothing": 1,
-    "try_every_token": 1, "speak_from_the_grave": 1, "cut_off": 1, "end": 4, "begin": 6,
+    "ask": 20, "reply": 20, "call": 10, "channel": 10, "credit": 8, "capability": 10, "mint": 8,
+    "word": 3, "region": 5, "notification": 2, "dma_map": 6, "tick": 4, "ready": 1,
+    "reply_to_nothing": 1, "try_every_token": 1, "speak_from_the_grave": 1, "cut_off": 1,
+    "end": 4, "begin": 6,
 }  # fmt: skip
 
 
@@ -595,11 +642,14 @@ def some(dice: random.Random) -> list[int]:
 ME, ANY, COIN, SELDOM = number(12), number(64), one_of(False, True), one_of(True, *[False] * 9)
 KINDS = one_of("", "endpoint", "endpoint", "region", "notification", "device")
 DRAWS: dict[str, dict[str, Draw]] = {
-    "ask": {"who": ME, "which": ANY, "move": COIN, "passed": some, "blocking": COIN},
+    "ask": {
+        "who": ME, "which": ANY, "move": COIN, "passed": some, "blocking": COIN, "opens": COIN,
+    },
+    "channel": {"who": ME, "which": ANY, "pages": number(4), "odd": SELDOM},
     "reply": {"who": ME, "which": ANY, "passed": some, "move": COIN},
     "call": {
         "who": ME, "which": ANY, "foreign": SELDOM, "send": SELDOM, "blocking": COIN,
-        "bound": COIN, "move": COIN, "passed": some, "deadline": one_of(0, 5, 20),
+        "bound": COIN, "move": COIN, "passed": some, "deadline": one_of(0, 5, 20), "opens": COIN,
     },
     "credit": {"who": ME, "count": number(5), "which": ANY, "odd": SELDOM},
     "capability": {

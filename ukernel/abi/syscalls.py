@@ -124,6 +124,12 @@ class Kernel(Interface):
     def map(self) -> u64:
         """Tag of the region's memory descriptor; writable only with WRITE."""
 
+    @op(32)
+    def channel(self, call: u64, size: u64) -> list[u64]:
+        """Memory shared with the caller of a call that one has, for as long as the capability
+        stands that it came by: tags for oneself and for the caller, each of a page that only the
+        kernel writes, `size` bytes, and two eventfds, the server's and the client's."""
+
     @op(40)
     def lines(self) -> u64:
         """Tag of a device's doorbell and interrupt line, two eventfds in this order."""
@@ -251,10 +257,6 @@ class Control(Interface):
     @op(84)
     def tell(self, kind: u16) -> None:
         """On a task capability: a notice, wire.NOTICE_STOP or NOTICE_PING."""
-
-    @op(74)
-    def schedule(self, priority: u8, cores: list[u16], fifo: bool) -> None:
-        """On a task capability: queue priority, and CPU cores and policy as Linux grants them."""
 
     @op(80, idempotent=True)
     def caps(self, start: u32) -> list[CapRow]:

@@ -11,11 +11,10 @@ from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import GRANT, Described, rights_text
 from ukernel.broker import effects
-from ukernel.broker.objects import Cap, Device, Endpoint, Life, Memory, Object, Refusal, Region
-from ukernel.broker.state import Request, State, notice
+from ukernel.broker.objects import Cap, Channel, Device, Endpoint, Life, Memory, Object
+from ukernel.broker.state import Refusal, Request, State, Tokens, notice
 
 T = TypeVar("T", bound=Object)
-Tokens = tuple[bytes, ...]
 
 
 def root(k: State, obj: Object) -> Cap:
@@ -63,6 +62,8 @@ def _let_go(k: State, cap: Cap) -> None:
     del k.caps[cap.token], cap.holder.caps[cap.token]
     if cap.parent is not None and cap.parent.given.get(cap.holder) is cap:
         del cap.parent.given[cap.holder]
+    if cap.channel is not None:
+        destroy(k, cap.channel)
 
 
 def find(k: State, life: Life, token: bytes, rights: int = 0) -> Cap:
@@ -137,56 +138,54 @@ def destroy_below(k: State, top: Cap) -> list[Cap]:
 
 
 def destroy(k: State, obj: Memory) -> list[Cap]:
-    """End an object: every capability to it, its descriptor, its place in quotas."""
+    """End an object: every capability to it, its descriptors, its place in quotas."""
     gone = destroy_below(k, obj.root)
-    del obj.root  # the kernel collects no garbage: nothing may refer in a circle
+    del obj.root, k.memory[obj.number]  # no garbage is collected: nothing may refer in a circle
+    obj.slot.region_bytes -= obj.size
     if obj.owner is not None:
-        obj.owner.owned.pop(obj, None)
-    del k.memory[obj.number]
-    if isinstance(obj, Region):
-        obj.slot.region_bytes -= obj.size
-        if obj.owner is None:
-            del obj.slot.regions[obj.name]
+        del obj.owner.owned[obj]
+    else:
+        del obj.slot.regions[obj.name]
+    if isinstance(obj, Channel):
+        obj.cap.channel = None
+        k.out.append(effects.Shut(obj.number))
     k.out.append(effects.Close(obj.number))
     return gone
 
 
 def abandon(k: State, cap: Cap) -> None:
     """Delete one capability; memory that nobody can reach any more ends with its last one."""
-    obj = cap.obj
     unlink(k, cap)
-    owner = obj.owner if isinstance(obj, Memory) else None
-    if owner is not None and obj in owner.owned and not obj.root.children:
+    obj = cap.obj
+    if isinstance(obj, Memory) and obj.owner and obj.number in k.memory and not obj.root.children:
         destroy(k, obj)
 
 
-def transfer(
-    k: State, source: Life, target: Life, payer: Life, tokens: Tokens, flags: int
-) -> Tokens:
-    """Give `target` what `source` put into a message: tokens that only `target` can use.
+def transfer(k: State, giver: Life, taker: Life, payer: Life, tokens: Tokens, flags: int) -> Tokens:
+    """Give `taker` what `giver` put into a message: tokens that only `taker` can use.
 
     All or nothing: `payer` (whose call it is) has room for what is new, or none is made.
     """
-    found = [find(k, source, token, GRANT) for token in tokens]
+    found = [find(k, giver, token, GRANT) for token in tokens]
     move = flags & wire.MOVE
-    new = {cap for cap in found if (cap.payer is not payer if move else target not in cap.given)}
+    new = {cap for cap in found if (cap.payer is not payer if move else taker not in cap.given)}
     room(payer, len(new))
     give = _move if move else _share
-    given = [give(k, cap, target, payer) for cap in found]
+    given = [give(k, cap, taker, payer) for cap in found]
     return tuple(cap.token for cap in given)
 
 
-def _share(k: State, cap: Cap, target: Life, payer: Life) -> Cap:
-    if target not in cap.given:
-        cap.given[target] = _move(k, derive(k, cap, payer, cap.rights), target, payer)
-    return cap.given[target]
+def _share(k: State, cap: Cap, taker: Life, payer: Life) -> Cap:
+    if taker not in cap.given:
+        cap.given[taker] = _move(k, derive(k, cap, payer, cap.rights), taker, payer)
+    return cap.given[taker]
 
 
-def _move(k: State, cap: Cap, target: Life, payer: Life) -> Cap:
+def _move(k: State, cap: Cap, taker: Life, payer: Life) -> Cap:
     """Hand over the capability itself; what was derived from it stays derived from it."""
     _let_go(k, cap)
     cap.token = k.tokens.pop()
-    _hold(k, cap, target, payer)
+    _hold(k, cap, taker, payer)
     return cap
 
 
@@ -212,7 +211,7 @@ def describe(k: State, r: Request) -> Described:
     cap = find(k, r.life, r.token)
     obj = cap.obj
     fingerprint = obj.slot.fingerprint if isinstance(obj, Endpoint) else ""
-    size = obj.size if isinstance(obj, Region) else 0
+    size = obj.size if isinstance(obj, Memory) else 0
     return Described(obj.kind, obj.name, cap.rights, cap.badge, fingerprint, size)
 
 

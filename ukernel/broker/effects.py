@@ -16,24 +16,17 @@ MakeFailed = NamedTuple("MakeFailed", [("number", int)])  # Linux refused what M
 Event = Arrived | Tick | Refill | Undeliverable | MakeFailed
 
 Send = NamedTuple("Send", [("rid", bytes), ("frame", bytes)])  # without ever waiting
-# A memfd of `size` bytes, an eventfd when that is 0. Should Linux refuse: `otherwise`, and
-# nothing more of this step.
-Make = NamedTuple("Make", [("number", int), ("size", int), ("otherwise", Send)])
+# Descriptors under one number: for each size a memfd, or an eventfd that counts `-size` if that is
+# not above 0. Should Linux refuse one: `otherwise`, and nothing more of this step.
+Make = NamedTuple("Make", [("number", int), ("sizes", tuple[int, ...]), ("otherwise", Send)])
 # A control socket, its far end for the root task under `tag`. As Make.
-MakeControl = NamedTuple(
-    "MakeControl", [("number", int), ("root", int), ("tag", int), ("otherwise", Send)]
-)
-Close = NamedTuple("Close", [("number", int)])  # forget a descriptor
-# Hand descriptors over a life's control socket, announced as `tag`.
-Pass = NamedTuple(
-    "Pass", [("control", int), ("tag", int), ("numbers", tuple[int, ...]), ("read_only", bool)]
-)
+MakeControl = NamedTuple("MakeControl", [("number", int), ("tag", int), ("otherwise", Send)])
+Close = NamedTuple("Close", [("number", int)])  # forget descriptors
+# Hand descriptors over a life's control socket, announced as `tag`; the first so many read-only.
+Pass = NamedTuple("Pass", [("control", int), ("tag", int), ("number", int), ("read_only", int)])
 # The first datagram on a life's control socket.
 BootRecord = NamedTuple("BootRecord", [("control", int), ("secret", bytes), ("slot", str)])
 Raise = NamedTuple("Raise", [("number", int), ("readable", bool)])  # an eventfd
-# CPU cores (empty: leave them) and policy of a process; failing is counted, not fatal.
-Schedule = NamedTuple(
-    "Schedule", [("pid", int), ("cores", tuple[int, ...]), ("fifo", bool), ("priority", int)]
-)
+Shut = NamedTuple("Shut", [("number", int)])  # a channel: say so in its page, wake both ends
 
-Effect = Send | Make | MakeControl | Close | Pass | BootRecord | Raise | Schedule
+Effect = Send | Make | MakeControl | Close | Pass | BootRecord | Raise | Shut

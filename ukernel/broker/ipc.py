@@ -5,14 +5,14 @@ calls that still need an outcome: what is no longer in it (deadline passed, clie
 in queues, and a late reply to it is dropped and counted.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 
 from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
 from ukernel.broker import caps, effects
-from ukernel.broker.objects import Call, Cap, Endpoint, Life, Refusal
-from ukernel.broker.state import Request, State, answer, event, fault, remember
+from ukernel.broker.objects import Call, Cap, Endpoint, Life
+from ukernel.broker.state import Refusal, Request, State, Tokens, answer, event, fault, remember
 
 GONE = frozenset((syscalls.FAILED, syscalls.STOPPED))
 CLIENT_FLAGS = wire.ASYNC | wire.BOUND_LIFE | wire.MOVE
@@ -44,24 +44,19 @@ def check(k: State, new: Call) -> None:
     if life.queued_bytes + len(new.payload) > life.quota.queued_bytes:
         raise Refusal(Code.E_OVERLOAD, f"{life.queued_bytes} bytes are queued")
     if not new.flags & wire.ASYNC and (cycle := wait_cycle(new)):
-        text = f"would wait for itself: {' -> '.join(cycle)}"
-        raise Refusal(Code.E_DEADLOCK, text, cycle=cycle)
+        raise Refusal(Code.E_DEADLOCK, f"would wait for itself: {' -> '.join(cycle)}", cycle=cycle)
     for token in new.caps:
         caps.find(k, life, token, syscalls.GRANT)
 
 
 def wait_cycle(new: Call) -> list[str]:
-    """The tasks that would wait for each other if `new` were made, or nothing.
-
-    A task blocks in one call at a time, so the wait graph is a set of chains.
-    """
-    names, at = [new.client.slot.name], new
-    while (server := at.endpoint.slot.life) is not None:
+    """The tasks that would wait for each other if `new` were made: each in one call at a time."""
+    names = [new.client.slot.name]
+    at: Call | None = new
+    while at is not None and (server := at.endpoint.slot.life) is not None:
         names.append(server.slot.name)
         if server is new.client:
             return names
-        if server.waiting is None:
-            break
         at = server.waiting
     return []
 
@@ -81,9 +76,8 @@ def admit(k: State, new: Call, now: int) -> None:
 
 def pump(k: State, endpoint: Endpoint, now: int) -> None:
     """Deliver what waits, as far as the credit goes."""
-    queue = endpoint.queue
-    while endpoint.credit and queue:
-        _deliver(k, heappop(queue)[2], now)
+    while endpoint.credit and endpoint.queue:
+        _deliver(k, heappop(endpoint.queue)[2], now)
 
 
 def _deliver(k: State, c: Call, now: int) -> None:
@@ -105,8 +99,7 @@ def _deliver(k: State, c: Call, now: int) -> None:
         wire.VERSION, wire.DELIVER, oneway, len(tokens), c.opcode, 0, c.number, c.deadline_ns,
         wire.STAMP.pack(c.badge, client.client),
     )  # fmt: skip
-    frame = b"".join((head, *tokens, c.payload))
-    k.out.append(effects.Send(server.rid, frame))
+    k.out.append(effects.Send(server.rid, b"".join((head, *tokens, c.payload))))
 
 
 def reply(k: State, life: Life, m: wire.Message, now: int) -> None:
@@ -123,11 +116,10 @@ def reply(k: State, life: Life, m: wire.Message, now: int) -> None:
         life.first_reply_ns = now
         event(k, syscalls.EVENT_SERVING, life, f"{life.hello_ns} {life.ready_ns} {now}")
     if c.number not in c.client.sent:
-        k.count("late_replies")
+        k.counters["late_replies"] += 1
     else:
         try:
-            client = c.client
-            tokens = caps.transfer(k, life, client, client, m.caps, m.flags) if m.caps else ()
+            tokens = caps.transfer(k, life, c.client, c.client, m.caps, m.flags) if m.caps else ()
             finish(k, c, m.status, m.body, now, tokens)
         except Refusal as refusal:
             if refusal.code != Code.E_OVERLOAD:  # which is the client's own, as is the call
@@ -140,7 +132,7 @@ def reply(k: State, life: Life, m: wire.Message, now: int) -> None:
         pump(k, endpoint, now)
 
 
-def finish(k: State, c: Call, status: int, body: bytes, now: int, tokens: caps.Tokens = ()) -> None:
+def finish(k: State, c: Call, status: int, body: bytes, now: int, tokens: Tokens = ()) -> None:
     """The one outcome of a call."""
     client = c.client
     del client.sent[c.number]
@@ -156,18 +148,15 @@ def finish(k: State, c: Call, status: int, body: bytes, now: int, tokens: caps.T
 
 def fail(k: State, c: Call, refusal: Refusal, now: int) -> None:
     """A call's outcome when the kernel has to give it."""
-    k.count(refusal.code.name)
+    k.counters[refusal.code.name] += 1
     finish(k, c, refusal.code, wire.pack([str(refusal), refusal.detail]), now)
 
 
-def fail_queued(
-    k: State, endpoint: Endpoint, refusal: Refusal, now: int, which: Callable[[Call], bool]
-) -> None:
-    """Give the same outcome to some of what waits in a queue."""
-    done = [c for _, _, c in endpoint.queue if which(c)]
-    for c in done:
+def fail_all(k: State, calls: list[Call], refusal: Refusal, now: int) -> None:
+    """Give the same outcome to calls that may be queued."""
+    for c in calls:
         fail(k, c, refusal, now)
-    sweep(done)
+    sweep(calls)
 
 
 def sweep(done: Iterable[Call]) -> None:
@@ -199,9 +188,9 @@ def expire(k: State, now: int) -> None:
 
 def withdraw(k: State, gone: list[Cap], now: int) -> None:
     """Answer the queued calls that were made through capabilities which are no more."""
-    revoked = Refusal(Code.E_REVOKED, "revoked while queued")
     for endpoint in dict.fromkeys(cap.endpoint for cap in gone if cap.endpoint is not None):
-        fail_queued(k, endpoint, revoked, now, lambda c: c.cap is not None and not c.cap.alive)
+        dead = [c for _, _, c in endpoint.queue if c.cap is not None and not c.cap.alive]
+        fail_all(k, dead, Refusal(Code.E_REVOKED, "revoked while queued"), now)
 
 
 def delete(k: State, r: Request) -> None:

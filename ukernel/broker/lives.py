@@ -8,8 +8,8 @@ from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import CALL, GRANT, RECV
 from ukernel.broker import caps, effects, ipc, memory
-from ukernel.broker.objects import Control, Device, Life, Refusal, Slot
-from ukernel.broker.state import Request, State, answer, event, fault, notice, remember
+from ukernel.broker.objects import Channel, Control, Device, Endpoint, Life, Slot
+from ukernel.broker.state import Refusal, Request, State, answer, event, fault, notice, remember
 
 AUTOMATIC = b"\0"  # how a routing id begins that the peer did not choose itself
 
@@ -19,8 +19,7 @@ def boot(k: State, pid: int, now: int) -> Life:
     k.root = life = _new_life(k, _new_slot(k, "root", 255, 8, 0))
     life.pid = pid
     _enter(k, life, now)
-    control = caps.derive(k, caps.root(k, k.control), life, syscalls.ALL_RIGHTS)
-    life.named["control"] = control.token
+    life.named["control"] = caps.derive(k, caps.root(k, k.control), life, syscalls.ALL_RIGHTS).token
     return life
 
 
@@ -30,7 +29,7 @@ def hello(k: State, e: effects.Arrived) -> None:
     secret = m.token if isinstance(m, wire.Message) and m.op == wire.HELLO else wire.NO_TOKEN
     life = next((x for x in k.lives.values() if (x.secret, x.pid) == (secret, e.pid)), None)
     if life is None or e.rid[:1] != AUTOMATIC:
-        k.count("unbound")
+        k.counters["unbound"] += 1
         for offender in [x for x in k.lives.values() if x.pid == e.pid]:
             fault(k, offender, syscalls.EVENT_DENIED, "spoke on a line that is not its own")
         body = wire.pack(["not an announced process with its secret", {}])
@@ -48,6 +47,7 @@ def _welcome(k: State, life: Life) -> None:
 
 def _new_slot(k: State, name: str, priority: int, window: int, memory: int) -> Slot:
     made = k.slots[name] = Slot(name, priority, window, memory)
+    made.endpoint = Endpoint(name, made)
     caps.root(k, made.endpoint)
     caps.root(k, made)
     return made
@@ -96,7 +96,7 @@ def prepare(k: State, r: Request) -> int:
         k.out.append(effects.Close(found.next.client))
     found.next, tag = _new_life(k, found), k.fresh()
     otherwise = memory.no_memory(r, f"control socket of {found.name}")
-    k.out.append(effects.MakeControl(found.next.client, k.root.client, tag, otherwise))
+    k.out.append(effects.MakeControl(found.next.client, tag, otherwise))
     return tag
 
 
@@ -120,10 +120,9 @@ def begin(k: State, r: Request, grants: list[syscalls.Grant]) -> int:
         if what not in {"endpoint": k.slots.keys(), "device": free}.get(kind, ()):
             raise Refusal(Code.E_PROTO, f"there is no {kind} {what}, or it has a driver")
     _enter(k, life, r.now)
-    otherwise = memory.no_memory(r, f"device of {life.name}")
     for kind, name, rights, what in grants:
         if kind == "device":
-            memory.attach(k, k.devices[what], life, otherwise)
+            memory.attach(k, k.devices[what], life, memory.no_memory(r, f"device of {life.name}"))
         else:  # RECV stays with the slot itself
             top = k.slots[what].endpoint.root
             life.named[name] = caps.derive(k, top, life, rights & (CALL | GRANT)).token
@@ -152,7 +151,7 @@ def end(k: State, r: Request, state: str) -> None:
         _bury(k, life, r.now)
     if state in ipc.GONE:
         refusal = Refusal(Code.E_UNAVAILABLE, f"{found.name} is {state}")
-        ipc.fail_queued(k, found.endpoint, refusal, r.now, lambda _: True)
+        ipc.fail_all(k, [c for _, _, c in found.endpoint.queue], refusal, r.now)
 
 
 def _bury(k: State, life: Life, now: int) -> None:
@@ -165,7 +164,8 @@ def _bury(k: State, life: Life, now: int) -> None:
     slot.stale = frozenset(life.caps)
     for owned in life.devices:
         memory.detach(k, owned, now)
-    for made in list(life.owned):
+    shared = [m for m in k.memory.values() if isinstance(m, Channel) and m.server is life]
+    for made in dict.fromkeys((*life.owned, *shared)):
         ipc.withdraw(k, caps.destroy(k, made), now)
     held = list(life.caps.values())
     for cap in held:
@@ -182,12 +182,11 @@ def _settle(k: State, life: Life, now: int) -> None:
     ipc.sweep(own.values())
     lives = {"old_life": life.number, "new_life": life.number + 1}
     unknown = Refusal(Code.E_DEAD_UNKNOWN, f"{life.name} died while it had the call", **lives)
-    for c in life.taken.values():
-        if c.number in c.client.sent:
-            ipc.fail(k, c, unknown, now)
+    ipc.fail_all(k, [c for c in life.taken.values() if c.number in c.client.sent], unknown, now)
     life.taken.clear()
     notrun = Refusal(Code.E_DEAD_NOTRUN, f"{life.name} died before it saw the call")
-    ipc.fail_queued(k, life.slot.endpoint, notrun, now, lambda c: bool(c.flags & wire.BOUND_LIFE))
+    bound = [c for _, _, c in life.slot.endpoint.queue if c.flags & wire.BOUND_LIFE]
+    ipc.fail_all(k, bound, notrun, now)
 
 
 def cut_off(k: State, rid: bytes) -> None:
@@ -200,10 +199,3 @@ def cut_off(k: State, rid: bytes) -> None:
 
 def tell(k: State, r: Request, kind: int) -> None:
     notice(k, caps.held(k, r, Slot).life, kind, [])
-
-
-def schedule(k: State, r: Request, priority: int, cores: list[int], fifo: bool) -> None:
-    found = caps.held(k, r, Slot)
-    found.priority = priority
-    if found.life is not None:
-        k.out.append(effects.Schedule(found.life.pid, tuple(cores), fifo, priority))

@@ -4,14 +4,16 @@ A task maps a region into a domain only if it holds both; what is taken back is 
 """
 
 from ukernel.abi import wire
+from ukernel.abi.channels import Channels
 from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import CALL, EVENT_FAULT, GRANT, KERNEL_BADGE, READ, WRITE, Machine
 from ukernel.broker import caps, effects, ipc
-from ukernel.broker.objects import Call, Device, Life, Notification, Refusal, Region
-from ukernel.broker.state import Request, State, fault, notice
+from ukernel.broker.objects import Call, Channel, Device, Life, Memory, Notification, Region
+from ukernel.broker.state import Refusal, Request, State, fault, notice
 
 PAGE = 4096
 MACHINE_MAP = next(o.number for o in Machine.ops.values() if o.name == "map")
+CHANNEL_OPEN = next(o.number for o in Channels.ops.values() if o.name == "open")
 
 
 def no_memory(r: Request, what: str) -> effects.Send:
@@ -21,59 +23,76 @@ def no_memory(r: Request, what: str) -> effects.Send:
     return effects.Send(r.life.rid, frame)
 
 
-def _room(life: Life) -> None:
-    caps.room(life, 1)
-    if len(life.owned) + len(life.slot.regions) >= life.quota.objects:
-        raise Refusal(Code.E_OVERLOAD, f"{life.name} has {life.quota.objects} objects")
+def _make(k: State, r: Request, new: Memory, payer: Life, *sizes: int) -> None:
+    """A new object with its descriptors, within what `payer` may have."""
+    slot = new.slot
+    caps.room(payer, 1)
+    if len(payer.owned) + len(slot.regions) >= payer.quota.objects:
+        raise Refusal(Code.E_OVERLOAD, f"{payer.name} has {payer.quota.objects} objects")
+    if slot.region_bytes + new.size > slot.memory:
+        raise Refusal(Code.E_OVERLOAD, f"{payer.name} may have {slot.memory} bytes of regions")
+    caps.root(k, new)
+    k.memory[new.number] = new
+    slot.region_bytes += new.size
+    if new.owner is None:
+        slot.regions[new.name] = new
+    else:
+        payer.owned[new] = None
+    k.out.append(effects.Make(new.number, sizes, no_memory(r, f"{new.kind} {new.name}")))
 
 
-def _hand_out(k: State, life: Life, numbers: tuple[int, ...], read_only: bool = False) -> int:
+def _hand_out(k: State, life: Life, number: int, read_only: int = 0) -> int:
     tag = k.fresh()
-    k.out.append(effects.Pass(life.client, tag, numbers, read_only))
+    k.out.append(effects.Pass(life.client, tag, number, read_only))
     return tag
 
 
 def region(k: State, r: Request, name: str, size: int, persistent: bool) -> bytes:
     size = -(-size // PAGE) * PAGE
-    found = r.life.slot.regions.get(name) if persistent else None
+    life, slot = r.life, r.life.slot
+    found = slot.regions.get(name) if persistent else None
     if found is None:
-        found = _new_region(k, r, name, size, persistent)
+        if size == 0 or len(name) > 64:
+            raise Refusal(Code.E_PROTO, "a region has bytes, and a name of at most 64 letters")
+        found = Region(name, k.fresh(), size, slot, None if persistent else life)
+        _make(k, r, found, life, size)
     elif found.size != size:
         raise Refusal(Code.E_PROTO, f"region {name} has {found.size} bytes since an earlier life")
-    return caps.derive(k, found.root, r.life, READ | WRITE | GRANT).token
+    return caps.derive(k, found.root, life, READ | WRITE | GRANT).token
 
 
-def _new_region(k: State, r: Request, name: str, size: int, persistent: bool) -> Region:
-    life, slot = r.life, r.life.slot
-    if size == 0 or len(name) > 64:
-        raise Refusal(Code.E_PROTO, "a region has bytes, and a name of at most 64 letters")
-    if slot.region_bytes + size > slot.memory:
-        raise Refusal(Code.E_OVERLOAD, f"{life.name} may have {slot.memory} bytes of regions")
-    _room(life)
-    new = Region(name, k.fresh(), size, slot, None if persistent else life)
-    caps.root(k, new)
-    slot.region_bytes += size
-    k.memory[new.number] = new
-    if persistent:
-        slot.regions[name] = new
-    else:
-        life.owned[new] = None
-    k.out.append(effects.Make(new.number, size, no_memory(r, f"region {name}")))
-    return new
+def channel(k: State, r: Request, call: int, size: int) -> list[int]:
+    """For a server that is asked for it by a call it has; in place of the capability's last one."""
+    c = r.life.taken.get(call)
+    if c is None or c.opcode != CHANNEL_OPEN or c.number not in c.client.sent:
+        raise Refusal(Code.E_UNAVAILABLE, f"nobody waits for a channel in call {call}")
+    client, cap = c.client, c.cap
+    if cap is None or cap.token not in client.caps:  # the client may have passed it on since
+        raise Refusal(Code.E_UNAVAILABLE, "it has had its channel, or its capability is gone")
+    if size == 0 or size % PAGE:
+        raise Refusal(Code.E_PROTO, f"a channel has pages of {PAGE} bytes, not {size} bytes")
+    if cap.channel is not None:
+        caps.destroy(k, cap.channel)
+    name = f"{client.name} to {r.life.name}"
+    new = Channel(name, k.fresh(), size, client.slot, client, r.life, cap)
+    try:
+        _make(k, r, new, client, PAGE, size, -1, -1)  # the bells stay at 1, see lib.bell
+    except Refusal as full:  # which is the client's doing: it is not held against the server
+        raise Refusal(Code.E_NO_MEMORY, str(full)) from None
+    c.cap, cap.channel = None, new
+    return [_hand_out(k, life, new.number, 1) for life in (r.life, client)]
 
 
 def map(k: State, r: Request) -> int:
     number = caps.held(k, r, Region, READ).number
-    return _hand_out(k, r.life, (number,), not k.caps[r.token].rights & WRITE)
+    return _hand_out(k, r.life, number, int(not k.caps[r.token].rights & WRITE))
 
 
 def notification(k: State, r: Request) -> bytes:
-    _room(r.life)
-    number = k.fresh()
-    k.memory[number] = new = Notification(f"{r.life.name}.{number}", number, r.life)
-    r.life.owned[new] = None
-    k.out.append(effects.Make(number, 0, no_memory(r, "notification")))
-    return caps.derive(k, caps.root(k, new), r.life, READ | WRITE | GRANT).token
+    life, number = r.life, k.fresh()
+    new = Notification(f"{life.name}.{number}", number, 0, life.slot, life)
+    _make(k, r, new, life, 0)
+    return caps.derive(k, new.root, life, READ | WRITE | GRANT).token
 
 
 def signal(k: State, r: Request) -> None:
@@ -90,16 +109,16 @@ def take(k: State, r: Request) -> int:
 
 
 def waitable(k: State, r: Request) -> int:
-    return _hand_out(k, r.life, (caps.held(k, r, Notification, READ).number,))
+    return _hand_out(k, r.life, caps.held(k, r, Notification, READ).number)
 
 
 def attach(k: State, device: Device, driver: Life, otherwise: effects.Send) -> None:
     """Give a device to a driver's life: reset, a fresh domain, fresh lines."""
     device.driver = driver
     device.epoch += 1
-    device.lines = k.fresh(), k.fresh()
+    device.lines = k.fresh()
     driver.devices.append(device)
-    k.out += (effects.Make(number, 0, otherwise) for number in device.lines)
+    k.out.append(effects.Make(device.lines, (-1, -1), otherwise))
     _tell_machine(k, device, driver.slot.name)
     driver.named[device.name] = caps.derive(k, device.root, driver, CALL).token
 
@@ -110,8 +129,8 @@ def detach(k: State, device: Device, now: int) -> None:
     device.epoch += 1
     device.domain.clear()
     ipc.withdraw(k, caps.destroy_below(k, device.root), now)
-    k.out += (effects.Close(number) for number in device.lines)
-    device.lines = ()
+    k.out.append(effects.Close(device.lines))
+    device.lines = 0
     _tell_machine(k, device, "")
 
 
@@ -145,7 +164,7 @@ def dma_map(k: State, r: Request, token: bytes, writable: bool) -> None:
     device.next_iova += found.size + PAGE  # a hole between two mappings catches an overrun
     device.domain.add(iova)
     k.caps[token].mapped.append((device, iova))
-    k.out.append(effects.Pass(machine.client, tag, (found.number,), not writable))
+    k.out.append(effects.Pass(machine.client, tag, found.number, int(not writable)))
     ipc.admit(k, request, r.now)
 
 

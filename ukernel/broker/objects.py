@@ -7,26 +7,17 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ukernel.abi import syscalls
-from ukernel.abi.errors import Code
 from ukernel.abi.syscalls import Quota
-
-
-class Refusal(Exception):
-    """A system call or a transfer that is not allowed; becomes the status of the reply."""
-
-    def __init__(self, code: Code, text: str, **detail: object) -> None:
-        super().__init__(text)
-        self.code, self.detail = code, detail
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Cap:
     """(object, rights, badge, parent), held by one life and named by a token only it can use.
 
-    `given` maps a life to the child that a transfer made for it, so that passing the same
-    capability again finds the same child, as a Mach port right keeps its name. A device reaches a
-    region through the capability that mapped it (`mapped`) for as long as that exists. `payer` is
-    whose quota it counts against: who made it, or whose call it was passed with, either way.
+    `given` maps a life to the child that a transfer made for it: passing the same capability again
+    finds the same child, as a Mach port right keeps its name. What is `mapped` through it for a
+    device ends with it, the `channel` opened through it also when it changes hands. It counts
+    against its `payer`: who made it, or whose call it was passed with, either way.
     """
 
     number: int
@@ -41,6 +32,7 @@ class Cap:
     children: dict[Cap, None] = field(default_factory=dict)
     given: dict[Life, Cap] = field(default_factory=dict)
     mapped: list[tuple[Device, int]] = field(default_factory=list)  # IOMMU domain, bus address
+    channel: Channel | None = None
     alive: bool = True
 
 
@@ -65,24 +57,40 @@ class Endpoint(Object):
 
 
 @dataclass(slots=True, eq=False)
-class Notification(Object):
-    """A word of bits and an eventfd (named by `number`) that is readable while it is not empty."""
-
-    number: int
-    owner: Life
-    word: int = 0
-    kind = "notification"
-
-
-@dataclass(slots=True, eq=False)
-class Region(Object):
-    """Memory (a memfd named by `number`); owned by a life or, when persistent, by its slot."""
+class Memory(Object):
+    """What a life makes: its descriptors go by `number`, its owner (None: the slot) pays for it."""
 
     number: int
     size: int
     slot: Slot
     owner: Life | None
+
+
+@dataclass(slots=True, eq=False)
+class Notification(Memory):
+    """A word of bits and an eventfd that is readable while it is not empty."""
+
+    word: int = 0
+    kind = "notification"
+
+
+@dataclass(slots=True, eq=False)
+class Region(Memory):
+    """Memory that is lent; it ends with the life that made it or, when persistent, never."""
+
     kind = "region"
+
+
+@dataclass(slots=True, eq=False)
+class Channel(Memory):
+    """Memory that its owner, a client, shares with a server for as long as `cap` stands.
+
+    What passes through it is theirs. Nobody holds a capability of it.
+    """
+
+    server: Life
+    cap: Cap
+    kind = "channel"
 
 
 @dataclass(slots=True, eq=False)
@@ -93,7 +101,7 @@ class Device(Object):
     machine: Slot
     epoch: int = 0
     driver: Life | None = None
-    lines: tuple[int, ...] = ()  # descriptors of doorbell and interrupt
+    lines: int = 0  # number of its descriptors, doorbell and interrupt
     next_iova: int = 0x1000_0000  # no bus address is used twice
     domain: set[int] = field(default_factory=set)  # bus addresses that are mapped
     kind = "device"
@@ -119,7 +127,7 @@ class Slot(Object):
     life: Life | None = None
     next: Life | None = None  # prepared: it may have a process, and holds nothing
     fingerprint: str = ""
-    regions: dict[str, Region] = field(default_factory=dict)  # persistent ones
+    regions: dict[str, Memory] = field(default_factory=dict)  # persistent ones
     stale: frozenset[bytes] = frozenset()  # tokens of the life before
     region_bytes: int = 0
     calls: int = 0
@@ -128,9 +136,6 @@ class Slot(Object):
     errors: int = 0
     faults: int = 0
     kind = "task"
-
-    def __post_init__(self) -> None:
-        self.endpoint = Endpoint(self.name, self)
 
 
 @dataclass(slots=True, eq=False)
@@ -169,7 +174,7 @@ class Call:
 
     number: int
     client: Life
-    cap: Cap | None  # None: the kernel's own request to the machine
+    cap: Cap | None  # None: the kernel's own request to the machine, or it got its channel
     endpoint: Endpoint
     badge: int
     flags: int
@@ -181,6 +186,3 @@ class Call:
     queued_ns: int
     taken_ns: int = 0
     server: Life | None = None
-
-
-Memory = Region | Notification  # what a life makes, and what ends with it

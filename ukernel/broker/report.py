@@ -1,11 +1,10 @@
 """report: the kernel's state for people. Numbers and names, never a token."""
 
-from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from ukernel.abi.syscalls import CapRow, Count, SlotRow, TraceRow
 from ukernel.broker.caps import held, subtree
-from ukernel.broker.objects import Cap, Control, Life, Object, Slot
+from ukernel.broker.objects import Cap, Control, Life, Slot
 from ukernel.broker.state import Request, State
 
 PAGE = 256  # rows in one answer
@@ -14,18 +13,10 @@ IDLE = ("", 0, 0, 0)  # who waits for nobody
 
 def caps(k: State, r: Request, start: int) -> list[CapRow]:
     held(k, r, Control)
-    return [_cap_row(cap) for cap in islice(_tree(k), start, start + PAGE)]
-
-
-def _tree(k: State) -> Iterator[Cap]:
-    endpoints = (s.endpoint for s in k.slots.values())
-    made = (o for life in k.lives.values() for o in life.owned)
-    kept = (o for s in k.slots.values() for o in s.regions.values())
-    every: list[Object] = [
-        k.control, *k.slots.values(), *endpoints, *k.devices.values(), *kept, *made
-    ]  # fmt: skip
-    for obj in every:
-        yield from subtree(obj.root)
+    ends = (slot.endpoint for slot in k.slots.values())
+    every = (k.control, *k.slots.values(), *ends, *k.devices.values(), *k.memory.values())
+    trees = chain.from_iterable(subtree(obj.root) for obj in every)
+    return [_cap_row(cap) for cap in islice(trees, start, start + PAGE)]
 
 
 def _cap_row(cap: Cap) -> CapRow:

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +25,7 @@ from zmq.backend import Socket
 from ukernel.abi import wire
 from ukernel.abi.syscalls import Boot
 from ukernel.broker import effects, lives
-from ukernel.broker.state import State
+from ukernel.broker.state import TRACE_LENGTH, State
 from ukernel.broker.step import LOW_TOKENS, step
 
 TICK_MS = 5  # how late a deadline may be seen
@@ -42,11 +43,12 @@ OPTIONS = {
 class Kernel:
     """The state, the socket and the descriptors; `run` does not return."""
 
-    def __init__(self, address: str, control: socket.socket, root_pid: int) -> None:
+    def __init__(self, address: str, control: socket.socket, root_pid: int, trace: bool) -> None:
         self.address = address
-        self.state = State()
+        self.state = State(trace=deque(maxlen=TRACE_LENGTH if trace else 0))
+        self.root = control
         self.controls: dict[int, socket.socket] = {}
-        self.descriptors: dict[int, int] = {}
+        self.descriptors: dict[int, list[int]] = {}
         self.context = zmq.Context()  # its thread never preempts us: a burst leaves as one
         self.context.set(zmq.THREAD_SCHED_POLICY, os.SCHED_BATCH)
         self.socket: Any = Socket(self.context, zmq.ROUTER)
@@ -67,6 +69,8 @@ class Kernel:
             self.do(step(state, event))
             if len(state.tokens) < LOW_TOKENS:
                 self._refill()
+            state.counters["events"] += 1  # and how long each has kept us from the next:
+            state.counters["busy_ns"] += time.monotonic_ns() - event.now
             if event.now - tick > TICK_MS * 1_000_000:
                 tick = event.now
                 self.do(step(state, effects.Tick(tick)))
@@ -98,7 +102,7 @@ class Kernel:
                     self._send(effect.otherwise)
                     self.do(step(self.state, effects.MakeFailed(effect.number)))
                     return
-                self.state.count(f"failed_{type(effect).__name__.lower()}")
+                self.state.counters[f"failed_{type(effect).__name__.lower()}"] += 1
 
     def _send(self, effect: effects.Send) -> None:
         try:
@@ -112,55 +116,56 @@ class Kernel:
         self.do(step(self.state, effects.Refill(tokens)))
 
     def _make(self, e: effects.Make) -> None:
-        if e.size == 0:
-            self.descriptors[e.number] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            return
-        made = os.memfd_create(f"ukernel-{e.number}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        self.descriptors[e.number] = made
-        os.posix_fallocate(made, 0, e.size)
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(made, fcntl.F_ADD_SEALS, seals)  # nobody can cut it under a mapping
+        made = self.descriptors[e.number] = []  # what there is when Linux refuses is closed again
+        for size in e.sizes:
+            if size <= 0:
+                made.append(os.eventfd(-size, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+                continue
+            made.append(os.memfd_create(f"ukernel-{e.number}", MEMFD))
+            os.posix_fallocate(made[-1], 0, size)
+            fcntl.fcntl(made[-1], fcntl.F_ADD_SEALS, SEALS)
 
     def _makecontrol(self, e: effects.MakeControl) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self.controls[e.number] = ours
         with theirs:
-            _pass(self.controls[e.root], e.tag, [theirs.fileno()])
+            _pass(self.root, e.tag, [theirs.fileno()])
 
     def _pass(self, e: effects.Pass) -> None:
-        fds = [self.descriptors[number] for number in e.numbers]
+        fds = list(self.descriptors[e.number])
         with contextlib.ExitStack() as stack:
-            if e.read_only:  # a second open file: only that can be read-only
-                again = [stack.enter_context(open(f"/proc/self/fd/{fd}", "rb")) for fd in fds]
-                fds = [file.fileno() for file in again]
+            for at in range(e.read_only):  # a second open file: only that can be read-only
+                fds[at] = stack.enter_context(open(f"/proc/self/fd/{fds[at]}", "rb")).fileno()
             _pass(self.controls[e.control], e.tag, fds)
 
     def _close(self, e: effects.Close) -> None:
         if e.number in self.controls:
             self.controls.pop(e.number).close()
-        elif e.number in self.descriptors:
-            os.close(self.descriptors.pop(e.number))
+        for fd in self.descriptors.pop(e.number, ()):
+            os.close(fd)
 
     def _bootrecord(self, e: effects.BootRecord) -> None:
         record = wire.pack(Boot(self.address, e.secret, e.slot))
         self.controls[e.control].send(record, socket.MSG_DONTWAIT)
 
     def _raise(self, e: effects.Raise) -> None:
-        fd, look = self.descriptors[e.number], select.poll()
+        (fd,), look = self.descriptors[e.number], select.poll()
         look.register(fd)
         now = dict(look.poll(0)).get(fd, 0)
         if now & (select.POLLOUT if e.readable else select.POLLIN):  # its holder can make it block
             os.eventfd_write(fd, 1) if e.readable else os.eventfd_read(fd)
 
-    def _schedule(self, e: effects.Schedule) -> None:
-        level = max(1, e.priority * os.sched_get_priority_max(os.SCHED_FIFO) // 256)
-        for thread in map(int, os.listdir(f"/proc/{e.pid}/task")):
-            os.sched_setaffinity(thread, e.cores or os.sched_getaffinity(thread))
-            if e.fifo:
-                os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(level))
+    def _shut(self, e: effects.Shut) -> None:
+        match self.descriptors[e.number]:
+            case [page, _, *bells]:  # else Linux has refused one of them
+                os.pwrite(page, b"\1", 0)
+                for bell in bells:
+                    os.eventfd_write(bell, 0)  # which cannot block, see lib.bell
 
 
+MEMFD = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL  # of what others have mapped
 DONTWAIT = int(zmq.DONTWAIT)
 SNDMORE = int(zmq.SNDMORE) | DONTWAIT
 
@@ -193,4 +198,4 @@ def main() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(f"ukernel.broker: another kernel serves {directory}; stop it with `ukernel down`")
-    Kernel(f"ipc://{directory}/kernel", control, os.getppid()).run()
+    Kernel(f"ipc://{directory}/kernel", control, os.getppid(), "untraced" not in sys.argv).run()

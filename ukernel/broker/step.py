@@ -11,8 +11,8 @@ from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import Code
 from ukernel.abi.interface import Operation, typed
 from ukernel.broker import caps, effects, ipc, lives, memory, report
-from ukernel.broker.objects import Life, Refusal
-from ukernel.broker.state import Request, State, answer, fault, notice, refuse
+from ukernel.broker.objects import Life
+from ukernel.broker.state import Refusal, Request, State, answer, fault, notice, refuse
 
 # More than one step needs: two for each of the MAX_CAPS of each call of a window of 255 (RECV).
 LOW_TOKENS = 2048
@@ -21,9 +21,9 @@ HANDLERS: dict[str, Callable[..., Any]] = {handler.__name__: handler for handler
     caps.mint, caps.copy, caps.move, caps.describe, caps.badges,
     ipc.delete, ipc.revoke,
     memory.notification, memory.signal, memory.take, memory.waitable,
-    memory.region, memory.map, memory.lines, memory.dma_map, memory.device_fault,
+    memory.region, memory.map, memory.lines, memory.dma_map, memory.device_fault, memory.channel,
     lives.ready, lives.progress, lives.slot, lives.device, lives.endpoint, lives.prepare,
-    lives.start, lives.begin, lives.end, lives.tell, lives.schedule,
+    lives.start, lives.begin, lives.end, lives.tell,
     report.caps, report.slots, report.counters, report.trace,
 )}  # fmt: skip
 
@@ -89,7 +89,6 @@ def system_call(k: State, life: Life, m: wire.Message, now: int) -> None:
 
 # The machine answers the first; nobody waits for the second.
 UNANSWERED = {o.number for o in syscalls.Kernel.ops.values() if o.name == "dma_map" or o.posted}
-
 
 OPS: dict[int, Callable[[State, Life, wire.Message, int], None]] = {
     wire.CALL: ipc.call,
