@@ -9,8 +9,8 @@ from ukernel.abi import virtio
 from ukernel.abi.services import Console
 from ukernel.lib import virtqueue
 from ukernel.lib.driver import Driver
-from ukernel.lib.server import Pending
 from ukernel.lib.virtqueue import Segment, Virtqueue
+from ukernel.lib.way import Pending
 
 BUFFERS = 16
 SIZE = 1024  # bytes of a buffer
@@ -28,9 +28,11 @@ class Output(NamedTuple):
 class ConsoleDriver(Driver, Console):
     def setup(self) -> None:
         self.dev = self.device()
-        virtqueue.negotiate(self.dev, 0)
-        self.input: Virtqueue[int] = Virtqueue(self.dev, virtio.CONSOLE_RECEIVEQ, BUFFERS)
-        self.output: Virtqueue[Output] = Virtqueue(self.dev, virtio.CONSOLE_TRANSMITQ, BUFFERS)
+        features = virtqueue.negotiate(self.dev, virtio.F_EVENT_IDX)
+        self.input: Virtqueue[int] = Virtqueue(self.dev, virtio.CONSOLE_RECEIVEQ, BUFFERS, features)
+        self.output: Virtqueue[Output] = Virtqueue(
+            self.dev, virtio.CONSOLE_TRANSMITQ, BUFFERS, features
+        )
         self.pool = self.dev.dma(2 * BUFFERS * SIZE)
         self.free = list(range(BUFFERS, 2 * BUFFERS))
         self.typed = bytearray()
@@ -38,8 +40,7 @@ class ConsoleDriver(Driver, Console):
         self.writers: deque[tuple[Pending[int], bytes]] = deque()
         for buffer in range(self.input.size):
             self._listen(buffer)
-        self.bring_up(self.dev, self.output)
-        self.input.kick()
+        self.bring_up(self.dev, self.output, buffers=[self.input])
 
     def write(self, data: bytes) -> int:
         if not data:
@@ -74,7 +75,6 @@ class ConsoleDriver(Driver, Console):
                 piece = data[at : at + SIZE]
                 last = at + SIZE >= len(data)
                 self._send(piece, Output(self.free.pop(), pending if last else None, len(data)))
-            self.output.kick()
             self.look_soon()
 
     def _send(self, piece: bytes, output: Output) -> None:
@@ -109,8 +109,6 @@ class ConsoleDriver(Driver, Console):
             done += 1
             self.typed += self.pool.view[buffer * SIZE : buffer * SIZE + written]
             self._listen(buffer)
-        if done:
-            self.input.kick()
         return done
 
 

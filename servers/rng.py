@@ -8,8 +8,8 @@ from ukernel.abi import virtio
 from ukernel.abi.services import DeviceFailed, Entropy
 from ukernel.lib import virtqueue
 from ukernel.lib.driver import Driver
-from ukernel.lib.server import Pending
 from ukernel.lib.virtqueue import Segment, Virtqueue
+from ukernel.lib.way import Pending
 
 MOST = 4096  # bytes of one request
 BUFFERS = 8
@@ -23,8 +23,8 @@ class Request(NamedTuple):
 class Rng(Driver, Entropy):
     def setup(self) -> None:
         self.dev = self.device()
-        virtqueue.negotiate(self.dev, 0)
-        self.queue: Virtqueue[Request] = Virtqueue(self.dev, virtio.RNG_QUEUE, BUFFERS)
+        features = virtqueue.negotiate(self.dev, virtio.F_EVENT_IDX)
+        self.queue: Virtqueue[Request] = Virtqueue(self.dev, virtio.RNG_QUEUE, BUFFERS, features)
         self.pool = self.dev.dma(BUFFERS * MOST)
         self.free = list(range(self.queue.size))
         self.bring_up(self.dev, self.queue)
@@ -40,7 +40,6 @@ class Rng(Driver, Entropy):
         buffer = self.free.pop()
         segment = Segment(self.pool.iova + buffer * MOST, count, True)
         self.queue.submit([segment], Request(buffer, pending))
-        self.queue.kick()
         self.look_soon()
         return pending.later
 

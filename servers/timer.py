@@ -11,8 +11,9 @@ from heapq import heappop, heappush
 from ukernel.abi.services import Timer
 from ukernel.abi.timer import TIMER_ARM, TIMER_FIRED, TIMER_MAGIC, TimerReg
 from ukernel.lib.driver import LOOK_NS
-from ukernel.lib.server import Pending, Server
+from ukernel.lib.server import Server
 from ukernel.lib.virtqueue import DeviceError
+from ukernel.lib.way import Pending
 
 
 class TimerDriver(Server, Timer):

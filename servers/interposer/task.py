@@ -21,10 +21,10 @@ from typing import Any, cast
 from servers.interposer.handles import Handles
 from servers.interposer.link import Instruction, Link, Pass
 from ukernel.abi import wire
-from ukernel.abi.errors import DeadlinePassed, StaleLife
+from ukernel.abi.errors import DeadlinePassed, Protocol, StaleLife
 from ukernel.abi.exits import NO_RESTART
 from ukernel.abi.faults import Interposer, Landed
-from ukernel.abi.interface import Interface, interface_of, typed
+from ukernel.abi.interface import FIRST_RESERVED, Interface, interface_of, typed
 from ukernel.abi.registry import resolve_interface
 from ukernel.abi.syscalls import CALL, GRANT, Described
 from ukernel.lib.connection import Connection, task_info
@@ -80,6 +80,9 @@ class InterposerTask(Server):
 
     def _serve_call(self, m: wire.Message) -> None:
         badge, _ = unpack_stamp(m.token)
+        if m.opcode >= FIRST_RESERVED:  # a channel would pass us by
+            self._refuse(m.seq, Protocol(f"{self.connection.slot} passes on messages only"))
+            return
         if badge == 0 and m.opcode in Interposer.ops:
             super()._serve_call(m)
             return

@@ -76,7 +76,7 @@ class Shell:
     def close(self) -> None:
         if self.as_json:
             print(json.dumps({"calls": asdict(self.connection.stats)}), flush=True)
-        self.connection.close()
+        self.connection.leave()
 
 
 def main(argv: list[str]) -> int:

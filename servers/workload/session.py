@@ -104,7 +104,7 @@ def main(argv: list[str]) -> int:
     try:
         order = parse(argv)
         VERBS[order.verb](start(order))
-        task.connection().close()
+        task.connection().leave()
     except UsageError as error:
         print(f"workload: {error}", file=sys.stderr)
         return 2

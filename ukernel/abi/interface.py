@@ -29,6 +29,8 @@ from typing import (
 from ukernel.abi.errors import Answer
 from ukernel.abi.wire import Malformed, unpack
 
+FIRST_RESERVED = 0xFF00  # op numbers from here are the library's own, see `channels`
+
 
 class Bits(NamedTuple):
     """An unsigned integer of so many bits."""
@@ -67,19 +69,22 @@ class Operation(NamedTuple):
     idempotent: bool
     posted: bool
     params: tuple[Param, ...]
+    checks: tuple[Callable[[Any], bool], ...]  # of them
     result: Any
     summary: str
     plain_params: bool  # every argument is the same on both sides of the border
     plain_result: bool
+    lends: bool  # memory, and no other capability
+    passes: bool  # capabilities other than lent memory, in either direction
 
     def arguments(self, body: bytes) -> list[Any]:
         """The plain arguments in a packed body. Raises Malformed when they are not what is said."""
-        values = unpack(body)
-        if type(values) is not list or len(values) != len(self.params):
-            raise Malformed(f"{self.name} takes {len(self.params)} arguments")
-        for at, param in enumerate(self.params):
-            if not param.check(values[at]):
-                raise Malformed(f"{param.name} is not what {self.signature} says")
+        values, checks = unpack(body), self.checks
+        if type(values) is not list or len(values) != len(checks):
+            raise Malformed(f"{self.name} takes {len(checks)} arguments")
+        for at, value in enumerate(values):
+            if not checks[at](value):
+                raise Malformed(f"{self.params[at].name} is not what {self.signature} says")
         return values
 
     @property
@@ -263,4 +268,8 @@ def _operation(name: str, method: Callable[..., Any]) -> Operation:
     params = tuple(Param(n, kind, checker(kind)) for n, kind in hints.items())
     summary = " ".join((method.__doc__ or "").split())
     plain = all(is_plain(param.kind) for param in params), is_plain(result)
-    return Operation(name, number, idempotent, posted, params, result, summary, *plain)
+    lends = any(param.kind is Lent for param in params)
+    passes = is_interface(result) or any(is_interface(param.kind) for param in params)
+    facts = *plain, lends, passes
+    checks = tuple(param.check for param in params)
+    return Operation(name, number, idempotent, posted, params, checks, result, summary, *facts)

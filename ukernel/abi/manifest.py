@@ -170,6 +170,11 @@ class Link(Part):
 
     rights: Annotated[Listed[Right], AfterValidator(_some)] = ("call",)
     """`call` sends calls; `grant` lets the holder pass the capability on."""
+    via: Literal["kernel", "channel"] = "kernel"
+    """The way of a call: a message that the kernel passes on, or memory that both ends share."""
+    spin_us: Annotated[float, Field(ge=0, le=1000)] = 20.0
+    """Of a channel: microseconds that either end looks for the other before it sleeps, where it
+    has more than one core; 0 sleeps at once."""
 
 
 class Backoff(Part):
@@ -268,7 +273,10 @@ class Manifest(Part):
     servers: Annotated[dict[Name, Server], AfterValidator(_some)]
     """The tasks of the system, by name. An application is a server that serves nobody."""
     groups: dict[Name, Listed[Name]] = Field(default_factory=dict)
-    """Servers that belong together: whom a restart strategy takes along."""
+    """Servers that belong together: whom a restart strategy takes along, and who shares a process
+    under `placement: hybrid`."""
+    placement: Literal["micro", "hybrid", "mono"] = "micro"
+    """Who shares a process: nobody, the members of each group, or all that start at boot."""
     on_kernel_death: Literal["stop", "reboot"] = "stop"
     """When the kernel or the machine dies: end with status 3, or boot again."""
 

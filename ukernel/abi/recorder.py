@@ -9,7 +9,7 @@ later life handles it. The kernel has no part in this.
     number  badge  length  -      op    body, its first bytes  poisoned  digests of 16 bytes, ...
     u64     u64    u64     u32    u16                          u64
 
-Behind them, in the same way, the suspects: one life has died of each.
+Behind them, in the same way, the suspects: one life has died of each; then the `tally`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 NOTE = struct.Struct("<QQQIH")  # number (written last), badge, length of the body, -, opcode
 BODY = NOTE.size
+_pack_rest = struct.Struct("<QQIH").pack_into  # behind the number
 MOST_BODY = 4096 - BODY  # bytes of a body that are kept
 POISONED = 4096
 DIGESTS = POISONED + 8
@@ -27,6 +28,7 @@ DIGEST = 16
 MOST_POISON = 64
 SUSPECTS = DIGESTS + MOST_POISON * DIGEST  # a second table, of requests that one life died of
 ACQUITTED = bytes(DIGEST)
+TALLY = -(-(SUSPECTS + 8 + MOST_POISON * DIGEST) // 64) * 64  # where the `tally` begins
 SIZE = 8192
 
 
@@ -61,14 +63,16 @@ class Recorder:
 
     # --- the server's side ----------------------------------------------------------------------
 
-    def take(self, number: int, badge: int, opcode: int, body: bytes) -> None:
-        """This request is in hand."""
-        word, length = self._word, len(body)
-        word[0] = 0  # half a note is none
-        NOTE.pack_into(self._page, 0, 0, badge, length, 0, opcode)
-        kept = body if length <= MOST_BODY else body[:MOST_BODY]
-        self._page[BODY : BODY + len(kept)] = kept
-        word[0] = number
+    def take(self, number: int, badge: int, opcode: int, body: bytes) -> bool:
+        """This request is in hand, and none was. Whether any is known to be poison."""
+        length, page = len(body), self._page
+        if length > MOST_BODY:
+            body = body[:MOST_BODY]
+        page[BODY : BODY + len(body)] = body
+        _pack_rest(page, 8, badge, length, 0, opcode)
+        self._word[0] = number  # half a note is none
+        poisoned: bool = self._poisoned[0] > 0
+        return poisoned
 
     def done(self) -> None:
         """Nothing is in hand; whoever lives to say so did not die of what was."""
@@ -86,10 +90,6 @@ class Recorder:
             at = SUSPECTS + 8 + suspects.index(note.digest) * DIGEST
             self._page[at : at + DIGEST] = ACQUITTED
 
-    @property
-    def any_poison(self) -> bool:
-        return self._poisoned[0] > 0
-
     def in_hand_is_poison(self) -> bool:
         """Whether two lives died of the request that is in hand."""
         note = self.note()
@@ -102,6 +102,11 @@ class Recorder:
         number, badge, length, _, opcode = NOTE.unpack_from(self._page)
         body = bytes(self._page[BODY : BODY + min(length, MOST_BODY)])
         return Note(number, badge, opcode, length, body) if number else None
+
+    def in_hand(self) -> tuple[int, ...]:
+        """What hardly another request has in common with the one in hand; () for none."""
+        note = NOTE.unpack_from(self._page)
+        return note if note[0] else ()
 
     def poison(self) -> list[bytes]:
         """Digests of the requests that nobody is to handle."""

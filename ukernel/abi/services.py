@@ -280,3 +280,54 @@ class KeyValue(Interface):
     @op(6, idempotent=True)
     def keys(self, start: u32) -> list[str]:
         """Up to 128 names in their order, from number `start`; of values, not of numbers."""
+
+
+class LoadFailed(Answer):
+    """An operation of the job was refused; the text says which one, and why."""
+
+
+class Timed(NamedTuple):
+    """What one kind of operation came to in a job, or, in its units, the job itself, whose
+    percentiles are of longer stretches. `moved` and `wrong` count bytes and answers."""
+
+    operation: str
+    times: u64
+    moved: u64
+    total_ns: u64
+    p50_ns: u64
+    p99_ns: u64
+    wrong: u64
+
+
+class Done(NamedTuple):
+    """One write of a burst, on CLOCK_MONOTONIC; without an `error` it was acknowledged."""
+
+    begun_ns: u64
+    ended_ns: u64
+    error: str
+
+
+class Kept(NamedTuple):
+    """What is there of the files that bursts have written: `lost` and `wrong` are to be 0."""
+
+    files: u64
+    lost: u64
+    wrong: u64
+
+
+class Load(Interface):
+    """Work for a file server, measured where it is done: by the application that calls it."""
+
+    answers = (LoadFailed,)
+
+    @op(1)
+    def work(self, job: str, amount: u32) -> list[Timed]:
+        """Do so much of a job; the job as a whole, then each kind of operation in it."""
+
+    @op(2)
+    def burst(self, writes: u32) -> list[Done]:
+        """Write so many small files, one after the other, whatever comes of each."""
+
+    @op(3, idempotent=True)
+    def kept(self) -> Kept:
+        """Read back what bursts have written, in this life and in earlier ones."""

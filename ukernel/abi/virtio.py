@@ -1,7 +1,7 @@
 """virtio: what a driver and a device must agree on, from virtio 1.2 (OASIS), little-endian.
 
-Register window: virtio-mmio version 2 (§4.2.2). Queues: split virtqueues (§2.7), no indirect
-descriptors, no event index. Devices: block (§5.2), console (§5.3), entropy (§5.4).
+Register window: virtio-mmio version 2 (§4.2.2). Queues: split virtqueues (§2.7) with event
+indices, no indirect descriptors. Devices: block (§5.2), console (§5.3), entropy (§5.4).
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class DeviceId(IntEnum):
     ENTROPY = 4
 
 
+F_EVENT_IDX = 1 << 29  # §6: either side says at which index it wants to be told (§2.7.10)
 F_VERSION_1 = 1 << 32  # §6: without it there is no virtio 1.x device
 
 
@@ -100,6 +101,24 @@ USED_RING = 1
 DESC_ALIGN = 16
 AVAIL_ALIGN = 2
 USED_ALIGN = 4
+
+
+def used_event_at(size: int) -> int:
+    """Where the driver says, in 16-bit words from the available ring, what to interrupt it for."""
+    return AVAIL_RING + size
+
+
+def avail_event_at(size: int) -> int:
+    """Where the device says, in 16-bit words from the used ring, what to ring the doorbell for."""
+    return 2 * USED_RING + 4 * size
+
+
+def passes(event: int, old: int, new: int) -> bool:
+    """Whether an index that went from `old` to `new` has gone past `event` (§2.7.10.1).
+
+    So an event at the index itself asks for the very next step, and one just behind it for none.
+    """
+    return (new - event - 1) & INDEX_MASK < (new - old) & INDEX_MASK
 
 
 class QueueLayout(NamedTuple):

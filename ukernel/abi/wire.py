@@ -13,6 +13,7 @@ On a delivered call the token field holds the kernel's stamp instead: badge and 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgpack
@@ -118,10 +119,8 @@ def decode(frame: bytes) -> Message | str:
     return _new(Message, (op, flags, opcode, status, seq, deadline_ns, token, caps, frame[start:]))
 
 
-def pack(value: object) -> bytes:
-    """`value` as msgpack."""
-    packed: bytes = _packer.pack(value)
-    return packed
+pack: Callable[[object], bytes] = _packer.pack
+"""A value as msgpack."""
 
 
 class Malformed(Exception):
@@ -138,7 +137,14 @@ def unpack(body: bytes) -> Any:
         raise
     except (ValueError, RecursionError, TypeError, msgpack.exceptions.UnpackException) as error:
         raise Malformed(str(error) or type(error).__name__) from None
-    if type(value) in NESTING and _too_deep(value):
+    kind = type(value)
+    if kind is list:  # mostly a few arguments, none of which holds others
+        for each in value:
+            if type(each) in NESTING:
+                break
+        else:
+            return value
+    if kind in NESTING and _too_deep(value):
         raise Malformed(f"nested deeper than {MAX_DEPTH}")
     return value
 

@@ -37,8 +37,9 @@ def give_up_privileges() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold tokens
 
 
-def live_under(launcher: int, name: str, memory: int) -> None:
-    """Die with `launcher`, be known to `ps` as `name`, keep to `memory` bytes (0: no limit).
+def live_under(launcher: int, name: str, memory: int, tasks: int = 1) -> None:
+    """Die with `launcher`, be known to `ps` as `name`, keep to `memory` bytes (0: no limit) and to
+    the descriptors of so many `tasks`.
 
     Linux refuses what is far beyond `memory`, wherever in the process it is asked for; what is a
     little beyond is for the launcher to see, which ends the process and says why.
@@ -47,7 +48,7 @@ def live_under(launcher: int, name: str, memory: int) -> None:
     if os.getppid() != launcher:
         sys.exit("the launcher is gone")  # it died before the line above took effect
     _libc.prctl(PR_SET_NAME, name.encode()[:15])
-    _limit(resource.RLIMIT_NOFILE, DESCRIPTORS)
+    _limit(resource.RLIMIT_NOFILE, DESCRIPTORS * tasks)
     if memory:
         _limit(resource.RLIMIT_DATA, memory + HEADROOM)
 

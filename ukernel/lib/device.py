@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ukernel.abi import wire
-from ukernel.abi.errors import Protocol
+from ukernel.abi.errors import CallError, Protocol
 from ukernel.abi.interface import Lent
 from ukernel.abi.services import Access, Registers
 from ukernel.lib.connection import Connection, error_of
@@ -54,6 +54,7 @@ class Device:
         lines = SYSTEM_CALLS["lines"].number  # asked for now, needed when the queues are there
         self._asked = connection.post(self.token, lines, wire.pack([]), system=True)
         self._lent: dict[tuple[bytes, bool], Window] = {}
+        self._doubted: set[bytes] = set()
         self._arena: DmaRegion | None = None
         self._used = 0
 
@@ -114,10 +115,32 @@ class Device:
         Raises Protocol when the loan does not cover what it says, before the device finds out,
         and Denied when it is to be written and was lent for reading.
         """
+        if lent.token in self._doubted:
+            self._confirm(lent.token)
         window = self._lent.get((lent.token, write)) or self._map(lent.token, write)
         if lent.offset + lent.length > window.size:
             raise Protocol(f"lent {lent.length} bytes at {lent.offset} of {window.size}")
         return window.iova + lent.offset
+
+    def doubt(self, token: bytes) -> None:
+        """The device has failed with this loan: it may have been taken back. Ask before its next
+        use; not now, when a driver answers others."""
+        if (token, True) in self._lent or (token, False) in self._lent:
+            self._doubted.add(token)
+
+    def _confirm(self, token: bytes) -> None:
+        """Raises what the kernel says of a loan that is no more, and forgets where it was."""
+        self._doubted.discard(token)
+        try:
+            kernel(self.connection, token).describe()
+        except CallError:
+            self._forget(token)
+            raise
+
+    def _forget(self, token: bytes) -> None:
+        self._doubted.discard(token)
+        self._lent.pop((token, True), None)
+        self._lent.pop((token, False), None)
 
     def _map(self, token: bytes, write: bool) -> Window:
         found, iova = together(

@@ -17,56 +17,26 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar, cast
-
-import zmq
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ukernel.abi import wire
-from ukernel.abi.errors import Answer, CallError, Code, Denied, Poison, Protocol
+from ukernel.abi.errors import Answer, CallError, DeadlinePassed, Denied, Poison
+from ukernel.abi.errors import Protocol as BadCall
 from ukernel.abi.exits import OUT_OF_MEMORY
 from ukernel.abi.interface import Interface, Lent, Operation, fingerprint, is_interface, typed
-from ukernel.abi.recorder import SIZE as RECORDER_BYTES
-from ukernel.abi.recorder import Recorder
-from ukernel.abi.syscalls import CALL, GRANT
 from ukernel.lib import mischief, task
+from ukernel.lib.bell import RUNG
 from ukernel.lib.connection import Connection
 from ukernel.lib.device import Device
-from ukernel.lib.line import lower_line
-from ukernel.lib.mapping import map_shared
+from ukernel.lib.door import Door
+from ukernel.lib.loop import Loop
 from ukernel.lib.memory import Borrowed, Region
 from ukernel.lib.notification import Notification
-from ukernel.lib.stub import SYSTEM_CALLS, Stub, bind, kernel
-
-T = TypeVar("T")
-
-
-class Caller(NamedTuple):
-    """Who made the call that is being served, as the kernel stamped it."""
-
-    badge: int
-    client: int
-    deadline_ns: int
-
-
-class Pending(Generic[T]):
-    """A reply that comes later. Return `pending.later` from the method; then `answer` or `fail`."""
-
-    def __init__(self, server: Server, operation: Operation, number: int) -> None:
-        self._server = server
-        self._operation = operation
-        self._number = number
-
-    @property
-    def later(self) -> T:
-        """What the method returns in place of the result."""
-        return cast(T, self)
-
-    def answer(self, value: T) -> None:
-        self._server._reply(self._operation, self._number, value)
-
-    def fail(self, error: Answer | CallError) -> None:
-        self._server._refuse(self._number, error)
+from ukernel.lib.reception import Reception
+from ukernel.lib.stub import SYSTEM_CALLS, bind, kernel
+from ukernel.lib.way import NOBODY, Caller, Current, KernelWay, Pending, Way
 
 
 class Server(Interface):
@@ -76,19 +46,45 @@ class Server(Interface):
     made the call under way.
     """
 
+    connection: Connection
+    args: dict[str, Any]
+    state: str
+    objects: dict[int, Interface]
+    watched: set[int]
+    doors: list[Door]
+    busy: bool  # in the middle of a call
+    running: bool
+    puts_off: bool
+    holders: Counter[int]  # in the same process, by badge: see `direct`
+    alarm_ns: int  # CLOCK_MONOTONIC at which `alarmed` is due; 0: never
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        taken = {*vars(Server), *Server.__annotations__}
+        for name in sorted(operation.name for operation in cls.ops.values()):
+            if name in taken:
+                raise TypeError(f"{cls.__name__}: every server has a {name}; rename the operation")
+
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.args = connection.info.args
         self.state = connection.info.state
-        self.objects: dict[int, Interface] = {}
+        self.objects = {}
+        self._kernel = KernelWay(connection)
         self._borrowed = Borrowed(connection)
-        self._watched: dict[int, Callable[[], None]] = {}
-        self._poller = zmq.Poller()
-        self._poller.register(connection.socket, zmq.POLLIN)
-        self._current: tuple[Operation, wire.Message] | None = None
-        self._running = True
-        self._recorder = _recorder(connection)
-        self.alarm_ns = 0  # CLOCK_MONOTONIC at which `alarmed` is due; 0: never
+        self.watched = set()
+        self.doors = []
+        self.busy = False
+        self.running = True
+        self.puts_off = type(self).before_waiting is not Server.before_waiting
+        self._current: Current | None = None
+        self.holders = Counter()
+        self._loop = task.household.join(self) if task.household is not None else Loop()
+        self._loop.join(self)
+        self._recorder = connection.recorder
+        self.alarm_ns = 0
+        self._taken = 0  # requests of doors that are no more
+        self._told = 0, 0
 
     # --- what a server overrides ----------------------------------------------------------------
 
@@ -104,6 +100,9 @@ class Server(Interface):
 
     def alarmed(self) -> None:
         """`alarm_ns` has come (it is 0 again); to the millisecond."""
+
+    def before_waiting(self) -> None:
+        """All that is here has been handled. For what is done once for several requests."""
 
     def stands_for(self) -> type[Interface]:
         """The interface that callers are to find here."""
@@ -140,22 +139,22 @@ class Server(Interface):
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         """Call `ready` whenever `fd` is readable: an interrupt line, a notification."""
-        self._watched[fd] = ready
-        self._poller.register(fd, zmq.POLLIN)
+        self.watched.add(fd)
+        self._loop.watch(self, fd, ready)
 
     def unwatch(self, fd: int) -> None:
         """Stop watching `fd`."""
-        del self._watched[fd]
-        self._poller.unregister(fd)
+        self.watched.remove(fd)
+        self._loop.unwatch(fd)
+
+    def watch_line(self, fd: int, rung: Callable[[], None]) -> None:
+        """Call `rung` after each edge of a doorbell or an interrupt line (ukernel.lib.bell)."""
+        self.watched.add(fd)
+        self._loop.watch(self, fd, rung, RUNG)
 
     def watch_interrupt(self, device: Device, handler: Callable[[], None]) -> None:
         """Call `handler` after an interrupt. A hint: the device may have nothing."""
-
-        def interrupted() -> None:
-            lower_line(device.interrupt)
-            handler()
-
-        self.watch(device.interrupt, interrupted)
+        self.watch_line(device.interrupt, handler)
 
     def notification(self, handler: Callable[[int], None]) -> Notification:
         """A notification of one's own; `handler` gets the bits whenever some were signalled."""
@@ -165,17 +164,24 @@ class Server(Interface):
 
     def pending(self) -> Pending[Any]:
         """Take the call under way out of the loop: its reply comes later."""
-        assert self._current is not None, "only while a call is served"
-        operation, m = self._current
-        return Pending(self, operation, m.seq)
+        return Pending(self._under_way)
 
     @property
     def caller(self) -> Caller:
         """Who made the call under way."""
+        return self._under_way.caller
+
+    @property
+    def number_in_hand(self) -> int:
+        """The number of the call under way, which the kernel has delivered. Raises Protocol."""
+        if self._under_way.way is not self._kernel:
+            raise BadCall("this is asked by the kernel's way only")
+        return self._under_way.number
+
+    @property
+    def _under_way(self) -> Current:
         assert self._current is not None, "only while a call is served"
-        m = self._current[1]
-        badge, client = unpack_stamp(m.token)
-        return Caller(badge, client, m.deadline_ns)
+        return self._current
 
     def progress(self) -> None:
         """Say, from within a long call, that it is getting on: `ukernel ps` and whoever watches
@@ -189,15 +195,18 @@ class Server(Interface):
 
     def held_badges(self) -> list[int]:
         """Badges that clients still hold, from this life or an earlier one."""
-        return kernel(self.connection, self.connection.named["self"]).badges()
+        held = kernel(self.connection, self.connection.named["self"]).badges()
+        return [*held, *(badge for badge in self.holders if badge not in held)]
 
     # --- the loop -------------------------------------------------------------------------------
 
     @classmethod
     def run(cls) -> None:
         """Connect, set up, serve until asked to stop. Call it under `if __name__ == "__main__"`."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's
-        signal.signal(signal.SIGTERM, _terminated)
+        if task.household is not None:
+            task.household.adopt(cls)
+            return
+        take_signals()
         connection = task.connection()
         mischief.arm(connection.info.mischief)
         try:
@@ -207,43 +216,53 @@ class Server(Interface):
             server.stopping()
         except MemoryError:
             os._exit(OUT_OF_MEMORY)  # there may be none left to do more
-        connection.close()
+        connection.leave()
 
     def serve(self) -> None:
         """Announce readiness, then take one message after the other."""
-        connection = self.connection
+        self.open_for_business()
+        connection, receive = self.connection, self.connection.receive
+        while self.running:
+            if connection.inbox:
+                self._handle(connection.inbox.popleft())
+            elif not (self.doors or self.puts_off or self.watched or self.alarm_ns):
+                self._handle(receive())  # the kernel is all that there is to wait for
+            else:
+                self._loop.turn()
+
+    def open_for_business(self) -> None:
+        """Say that setup is done, and ask for messages."""
         ready = SYSTEM_CALLS["ready"].number
         body = wire.pack([fingerprint(self.stands_for())])
-        connection.post(wire.NO_TOKEN, ready, body, system=True, wanted=False)
+        self.connection.post(wire.NO_TOKEN, ready, body, system=True, wanted=False)
         self._give_credit(MAX_WINDOW)
-        inbox, receive = connection.inbox, connection.receive
-        while self._running:
-            if inbox:
-                self._handle(inbox.popleft())
-            elif self._watched or self.alarm_ns:
-                self._poll()
-            else:
-                self._handle(receive())
 
-    def _poll(self) -> None:
-        for source, _ in self._poller.poll(self._patience_ms()):
-            if source is self.connection.socket:
-                self._handle(self.connection.receive())
-            elif source in self._watched:  # an earlier one may have ended it
-                self._watched[source]()
-        if self.alarm_ns and time.monotonic_ns() >= self.alarm_ns:
-            self.alarm_ns = 0
-            self.alarmed()
+    def tell_doors(self) -> None:
+        """What has come through doors, and what is in hand, for who looks whether we get on."""
+        taken, in_hand = self._taken, 0
+        for door in self.doors:
+            taken += door.taken
+            in_hand += door.in_hand
+        if (taken, in_hand) != self._told:
+            self.connection.tally.tell_doors(taken, in_hand)
+            self._told = taken, in_hand
 
-    def _patience_ms(self) -> int | None:
-        if not self.alarm_ns:
-            return None
-        wait_ms = -(-(self.alarm_ns - time.monotonic_ns()) // 1_000_000)
-        return min(max(0, wait_ms), MAX_WAIT_MS)
+    def handle_all(self) -> None:
+        """Handle what has come by any way: all messages, and a request of each door."""
+        connection = self.connection
+        while connection.stirred or connection.inbox:
+            m = connection.poll_notice()
+            if m is None:
+                break
+            self._handle(m)
+            if not self.running:
+                return
+        for door in tuple(self.doors):
+            self._look_behind(door)
 
     def _give_credit(self, count: int) -> None:
         token = self.connection.named["self"]
-        self.connection.socket.send(wire.encode(wire.RECV, seq=count, token=token))
+        self.connection.transmit(wire.encode(wire.RECV, seq=count, token=token))
 
     def _handle(self, m: wire.Message) -> None:
         if m.op == wire.DELIVER:
@@ -257,110 +276,153 @@ class Server(Interface):
         """What the kernel says on its own."""
         if kind == wire.NOTICE_UNHELD:
             for badge in body:
-                self.unheld(badge)
+                if not self.holders[badge]:
+                    self.unheld(badge)
         elif kind == wire.NOTICE_STOP:
-            self._running = False
+            self.running = False
         elif kind == wire.NOTICE_PING:
             self._give_credit(0)  # asks for nothing: that it is said is the answer
+            self.tell_doors()  # it may never get to sleep
 
     def _serve_call(self, m: wire.Message) -> None:
+        """A request that the kernel has delivered."""
+        badge, client = unpack_stamp(m.token)
+        way: Way = NOBODY if m.flags & wire.ONEWAY else self._kernel
+        caller = _new(Caller, (badge, client, m.deadline_ns))
+        self.serve_one(way, caller, m.seq, m.opcode, m.body, m.caps)
+        if way is NOBODY:
+            self._give_credit(1)
+
+    def serve_one(
+        self, way: Way, caller: Caller, number: int, opcode: int, body: bytes, caps: Sequence[bytes]
+    ) -> None:
         """One request: find the object and the operation, check the arguments, do it, answer."""
-        badge, _ = unpack_stamp(m.token)
-        oneway = m.flags & wire.ONEWAY
-        recorder = self._recorder
-        recorder.take(m.seq, badge, m.opcode, m.body)
+        recorder, badge = self._recorder, caller.badge
+        any_poison = recorder.take(number, badge, opcode, body)
+        self.busy = True
         try:
-            if recorder.any_poison and recorder.in_hand_is_poison():
+            if any_poison and recorder.in_hand_is_poison():
                 raise Poison(f"two lives of {self.connection.slot} died of this request")
             target = self._target(badge)
-            operation = target.ops.get(m.opcode)
+            operation = target.ops.get(opcode)
             if operation is None:
-                raise Protocol(f"{type(target).__name__} has no operation {m.opcode}")
-            args = self._arguments(operation, m)
-            self._current = operation, m
+                target, operation = self._reserved(target, opcode)
+            try:
+                args = operation.arguments(body)
+            except wire.Malformed as error:
+                raise BadCall(f"{operation.name}: {error}") from None
+            if not operation.plain_params:
+                args = self._given(operation, args, caps)
+            self._current = _new(Current, (way, operation, number, caller))
             result = getattr(target, operation.name)(*args)
         except (Answer, CallError) as error:
-            if not oneway:
-                self._refuse(m.seq, error)
+            way.refuse(number, error)
         else:
-            if not oneway and type(result) is not Pending:
-                self._reply(operation, m.seq, result)
+            if type(result) is not Pending:
+                way.reply(operation, number, result)
         recorder.done()
-        if oneway:
-            self._give_credit(1)
+        self.busy = False
+
+    def serve_direct(self, current: Current, target: Interface, args: Sequence[Any]) -> None:
+        """A request from this process, whose arguments are what the operation says."""
+        self.busy = True
+        self._current = current
+        try:
+            result = getattr(target, current.operation.name)(*args)
+        except (Answer, CallError) as error:
+            current.way.refuse(current.number, error)
+        else:
+            if type(result) is not Pending:
+                current.way.reply(current.operation, current.number, result)
+        self.busy = False
+
+    def opcode_of(self, way: Way) -> int:
+        """What was asked by this way, if that was the last thing that we were asked; else 0."""
+        current = self._current
+        return current.operation.number if current is not None and current.way is way else 0
+
+    def _reserved(self, target: Interface, opcode: int) -> tuple[Interface, Operation]:
+        """What every server can be asked, besides what it serves."""
+        if task.household is not None and opcode in task.household.porch_ops:
+            return task.household.porch(self), task.household.porch_ops[opcode]
+        operation = Reception.ops.get(opcode)
+        if operation is None:
+            raise BadCall(f"{type(target).__name__} has no operation {opcode}")
+        return Reception(self), operation
+
+    # --- channels -------------------------------------------------------------------------------
+
+    def admit(self, door: Door) -> None:
+        """Take requests from this door too."""
+        self.doors.append(door)
+        self._loop.watch_door(self, door)
+
+    def dismiss(self, door: Door) -> None:
+        """Nobody is behind it any more, or somebody who breaks the rules."""
+        if door.wrong:
+            print(f"channel of client {door.client} closed: {door.wrong}", flush=True)
+        self._loop.unwatch(door.bell)
+        self.doors.remove(door)
+        self._taken += door.taken
+        door.close()
+
+    def _look_behind(self, door: Door) -> None:
+        """Serve one request of a door, if it has one."""
+        request = door.take()
+        if request is None:
+            if door.closed:
+                self.dismiss(door)
+            else:
+                door.flush()
+            return
+        opcode, number, deadline_ns, body = request
+        if deadline_ns and time.monotonic_ns() >= deadline_ns:
+            door.refuse(number, DeadlinePassed("in the ring at its deadline"))
+        else:
+            caller = _new(Caller, (door.badge, door.client, deadline_ns))
+            self.serve_one(door, caller, number, opcode, body, door.lent)
+
+    # --- from bytes to calls, and back ----------------------------------------------------------
 
     def _target(self, badge: int) -> Interface:
         if badge == 0:
             return self
         found = self.objects.get(badge) or self.restore(badge)
         if found is None:
-            raise Protocol(f"{self.connection.slot} knows no object with badge {badge}")
+            raise BadCall(f"{self.connection.slot} knows no object with badge {badge}")
         self.objects[badge] = found
         return found
 
-    def _arguments(self, operation: Operation, m: wire.Message) -> list[Any]:
-        try:
-            values = operation.arguments(m.body)
-        except wire.Malformed as error:
-            raise Protocol(f"{operation.name}: {error}") from None
-        if operation.plain_params:
-            return values
+    def _given(self, operation: Operation, values: list[Any], caps: Sequence[bytes]) -> list[Any]:
+        """The arguments of a call, of which not all are plain data."""
         kinds = (param.kind for param in operation.params)
-        return [self._special(kind, v, m.caps) for kind, v in zip(kinds, values, strict=True)]
+        return [self._special(kind, v, caps) for kind, v in zip(kinds, values, strict=True)]
 
-    def _special(self, kind: Any, value: Any, caps: tuple[bytes, ...]) -> Any:
+    def _special(self, kind: Any, value: Any, caps: Sequence[bytes]) -> Any:
         """Give an argument back what it is: lent memory, a capability, a named tuple."""
         if kind is not Lent and not is_interface(kind):
             return typed(kind, value)
         index = value[0] if kind is Lent else value
         if index >= len(caps):
-            raise Protocol(f"argument names capability {index} of {len(caps)}")
+            raise BadCall(f"argument names capability {index} of {len(caps)}")
         if kind is Lent:
             return Lent(caps[index], value[1], value[2])
         return bind(kind, self.connection, caps[index])
 
-    def _reply(self, operation: Operation, number: int, value: Any) -> None:
-        if not operation.plain_result and is_interface(operation.result):
-            caps, flags, value = self._handle_for(value)
-            body = wire.pack(value)
-            frame = wire.encode(wire.REPLY, flags=flags, seq=number, caps=caps, body=body)
-        else:
-            frame = wire.encode(wire.REPLY, seq=number, body=wire.pack(value))
-        try:
-            self.connection.transmit(frame)
-        except Protocol as error:  # the caller asked for too much; that must not kill anybody
-            self._refuse(number, error)
-
-    def _handle_for(self, obj: Any) -> tuple[tuple[bytes, ...], int, int]:
-        """A capability for a result: an own object's is minted and leaves us, another is shared."""
-        if isinstance(obj, Stub):
-            return (obj.token,), 0, 0
-        own = kernel(self.connection, self.connection.named["self"])
-        minted = own.mint(CALL | GRANT, obj.badge)
-        return (minted,), wire.MOVE, 0
-
     def _refuse(self, number: int, error: Answer | CallError) -> None:
-        if isinstance(error, Answer):
-            status, body = Code.ANSWER, wire.pack([type(error).__name__, str(error)])
-        else:
-            status, body = error.code, wire.pack([str(error), error.detail])
-        frame = wire.encode(wire.REPLY, status=status, seq=number, body=body)
-        self.connection.socket.send(frame)
-
-
-def _recorder(connection: Connection) -> Recorder:
-    """The page that the launcher gave; a task that nobody supervises has one of its own."""
-    fd = connection.info.recorder_fd
-    if fd < 0:
-        return Recorder(memoryview(bytearray(RECORDER_BYTES)))
-    page = map_shared(fd, RECORDER_BYTES, writable=True)
-    os.close(fd)
-    return Recorder(page)
+        """What there is in place of a result, for a request that the kernel has delivered."""
+        self._kernel.refuse(number, error)
 
 
 unpack_stamp = wire.STAMP.unpack
-MAX_WAIT_MS = 3_600_000  # of one poll, which takes a C int: who asks for more waits again
+_new = tuple.__new__  # of a NamedTuple, in half the time
 MAX_WINDOW = 255  # ask for all that the endpoint's window allows
+
+
+def take_signals() -> None:
+    """How a task takes Ctrl-C, which is the launcher's, and SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _terminated)
 
 
 def _terminated(signum: int, frame: object) -> None:

@@ -1,10 +1,17 @@
-"""task: the process's one connection. A process is one task, for all its life."""
+"""task: the connection of the task whose code runs. A process is one task, for all its life; or it
+is several, and `household` says which of them it is at the moment."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ukernel.lib.confine import give_up_privileges, live_under
 from ukernel.lib.connection import Connection, task_info
 
+if TYPE_CHECKING:
+    from ukernel.lib.household import Household
+
+household: Household | None = None  # of a process with several tasks
 _current: Connection | None = None
 
 
@@ -17,3 +24,9 @@ def connection() -> Connection:
         live_under(info.launcher, info.name, info.memory)
         _current = Connection(info)
     return _current
+
+
+def become(line: Connection) -> None:
+    """From here on, the code of this task runs."""
+    global _current
+    _current = line

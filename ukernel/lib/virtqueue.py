@@ -1,7 +1,7 @@
 """virtqueue: the driver side of virtio 1.2: bringing a device up (§3.1), and its queues (§2.7).
 
-    features = negotiate(device, BLK_F_FLUSH)
-    queue: Virtqueue[Request] = Virtqueue(device, index=0, size=64)
+    features = negotiate(device, BLK_F_FLUSH | F_EVENT_IDX)
+    queue: Virtqueue[Request] = Virtqueue(device, index=0, size=64, features=features)
     start(device)
     queue.submit([Segment(iova, length, device_writes=True)], request)
     queue.kick()
@@ -9,6 +9,11 @@
 
 The ring is the truth, the interrupt a hint. A driver does not trust its device either: what the
 device writes is checked against what the driver remembers, never read back as a pointer.
+
+No wake-up is lost. Each side publishes its index, and then looks whether the other wants to be told
+of it; before it sleeps, each side publishes that it wants to be told, and then looks at the other's
+index once more. Between the store and the look there is a fence, so of the two stores one comes
+first, and the other side's look, which is after its own store, sees it.
 """
 
 from __future__ import annotations
@@ -19,16 +24,20 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from ukernel.abi import virtio
 from ukernel.abi.services import Access
 from ukernel.abi.virtio import (
+    AVAIL_F_NO_INTERRUPT,
     AVAIL_RING,
     DESC_F_NEXT,
     DESC_F_WRITE,
     DESCRIPTOR,
     INDEX_MASK,
+    RING_FLAGS,
     RING_IDX,
     USED_RING,
     Reg,
     Status,
+    passes,
 )
+from ukernel.lib.bell import fence
 
 
 class DmaRegion(Protocol):
@@ -170,6 +179,7 @@ def _give_up(device: Device, why: str) -> DeviceError:
 
 
 Cookie = TypeVar("Cookie")
+FAR = 1 << 15  # further than a queue is long: no index gets there before the next `listen`
 
 
 class _Pending(NamedTuple, Generic[Cookie]):
@@ -184,8 +194,11 @@ class _Pending(NamedTuple, Generic[Cookie]):
 class Virtqueue(Generic[Cookie]):
     """One queue of a device, between `negotiate` and `start`. Chains complete in any order."""
 
-    def __init__(self, device: Device, index: int, size: int) -> None:
-        """Raises DeviceError when the device has no such queue; a smaller one is made smaller."""
+    def __init__(self, device: Device, index: int, size: int, features: int = 0) -> None:
+        """Raises DeviceError when the device has no such queue; a smaller one is made smaller.
+
+        `features` is what `negotiate` has agreed.
+        """
         self.device = device
         self.index = index
         self.size = _size_of(device, index, size)
@@ -196,12 +209,18 @@ class Virtqueue(Generic[Cookie]):
         # Cast views store and load 16 and 32 bits at once: no index is ever seen half written.
         avail_end = layout.avail + virtio.avail_bytes(self.size)
         self._avail = view[layout.avail : avail_end].cast("H")
-        self._used_idx = view[layout.used : layout.used + 4].cast("H")
+        used_end = layout.used + virtio.used_bytes(self.size)
+        self._used_idx = view[layout.used : used_end].cast("H")
         self._used = view[layout.used : layout.used + 4 + 8 * self.size].cast("I")
+        self._event_idx = bool(features & virtio.F_EVENT_IDX)
+        self._used_event = virtio.used_event_at(self.size)
+        self._avail_event = virtio.avail_event_at(self.size)
         self._free = list(range(self.size))
         self._pending: list[_Pending[Cookie] | None] = [None] * self.size
         self._added = 0  # as avail.idx
+        self._kicked = 0  # `_added` when the device was last thought of
         self._seen = 0  # as used.idx
+        self._quiet = False  # awake, and looks at the ring by itself
         self._ticks = 0
         self._hand_over(layout)
 
@@ -235,8 +254,34 @@ class Virtqueue(Generic[Cookie]):
         self._avail[RING_IDX] = self._added
 
     def kick(self) -> None:
-        """Ring the doorbell, once for all that was submitted."""
+        """Ring the doorbell, once for all that was submitted, unless the device looks anyway."""
+        old, self._kicked = self._kicked, self._added
+        if old == self._added:
+            return
+        if self._event_idx:
+            fence()  # between publishing avail.idx and looking at avail_event
+            if not passes(self._used_idx[self._avail_event], old, self._added):
+                return
         self.device.ring_doorbell()
+
+    def quiet(self) -> None:
+        """No interrupt is needed: the driver is awake and ends with `listen`, before it sleeps."""
+        if not self._quiet:
+            self._quiet = True
+            self._want((self._seen + FAR) & INDEX_MASK, AVAIL_F_NO_INTERRUPT)
+
+    def listen(self) -> bool:
+        """Interrupt for the next completion; False if there is one already: take it first."""
+        self._quiet = False
+        self._want(self._seen, 0)
+        fence()  # between publishing that and looking at used.idx
+        return self._used_idx[RING_IDX] == self._seen
+
+    def _want(self, event: int, flags: int) -> None:
+        if self._event_idx:
+            self._avail[self._used_event] = event
+        else:
+            self._avail[RING_FLAGS] = flags
 
     def tick(self) -> int:
         """Time has gone on; how many ticks the oldest chain in flight has seen, 0 without one.
@@ -249,12 +294,16 @@ class Virtqueue(Generic[Cookie]):
     def completed(self) -> Iterator[tuple[Cookie, int]]:
         """Cookie and bytes written of each finished chain, until the device's index is reached.
 
-        May be left early and called again. Raises DeviceError when the device wrote nonsense.
+        Then the device interrupts for the next one, unless the driver is `quiet`. May be left
+        early and called again. Raises DeviceError when the device wrote nonsense.
         """
-        while self._seen != (idx := self._used_idx[RING_IDX]):
-            if (idx - self._seen) & INDEX_MASK > self.in_flight:
-                raise DeviceError(f"used.idx {idx} with {self.in_flight} chains in flight")
-            yield self._reclaim()
+        while True:
+            while self._seen != (idx := self._used_idx[RING_IDX]):
+                if (idx - self._seen) & INDEX_MASK > self.in_flight:
+                    raise DeviceError(f"used.idx {idx} with {self.in_flight} chains in flight")
+                yield self._reclaim()
+            if self._quiet or self.listen():
+                return
 
     def _reclaim(self) -> tuple[Cookie, int]:
         at = USED_RING + 2 * (self._seen % self.size)
