@@ -1,9 +1,10 @@
 """blk: virtio-blk (virtio 1.2 §5.2) over an image file behind a volatile write cache.
 
 Data moves between the image and the driver's memory without a copy of ours. Whatever the medium
-or the request has wrong is the request's status; only a request without header or status byte is
-a fault, since it leaves no room for an answer. A device reset keeps the cache: it is not a power
-cut.
+or the request has wrong is the request's status: also data outside the device's domain, which is
+mostly memory that a client has lent to the driver and taken back. Only a request without header or
+status byte is a fault, since it leaves no room for an answer. A device reset keeps the cache: it is
+not a power cut.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from hwsim.iommu import Iommu
-from hwsim.queue import Chain, QueueFault, Views, scatter, split
+from hwsim.queue import Chain, QueueFault, Views, missing, scatter, split
 from hwsim.transport import VirtioMmio
 from ukernel.abi import virtio
 from ukernel.abi.services import SECTOR
@@ -56,6 +57,7 @@ class Blk(VirtioMmio):
 
     device_id = DeviceId.BLOCK
     queue_sizes = (QUEUE_SIZE,)
+    has_status = True
 
     def __init__(
         self, name: str, domain: Iommu, interrupt: Callable[[], None], disk: Storage
@@ -76,12 +78,14 @@ class Blk(VirtioMmio):
 
     def handle(self, index: int, chain: Chain) -> int:
         """One request (§5.2.6): header, data, status byte, however they are cut into buffers."""
-        header, out = split(chain.readable, BLK_HEADER.size)
-        into, status = split(chain.writable, sum(map(len, chain.writable)) - 1)
-        if not status or sum(map(len, header)) < BLK_HEADER.size:
-            raise QueueFault("a block request without a header or a status byte")
-        kind, _, sector = BLK_HEADER.unpack(b"".join(header))
-        outcome, written = self._outcome(kind, sector * SECTOR, out, into)
+        header, out, into, status = _parts(chain)
+        outcome: int = BlkStatus.IOERR
+        written = 0
+        if not chain.refused:
+            kind, _, sector = BLK_HEADER.unpack(b"".join(header))
+            outcome, written = self._outcome(kind, sector * SECTOR, out, into)
+        elif missing(header + status):
+            raise chain.refused.again()
         status[0][0] = outcome
         # §2.7.8.2: used.len covers what was written without a gap, so the status byte counts only
         # behind complete data.
@@ -144,6 +148,18 @@ class Blk(VirtioMmio):
         if length == 0 or length % SECTOR or offset + length > self.disk.size:
             raise Refused(BlkStatus.IOERR)
         return length
+
+
+def _parts(chain: Chain) -> tuple[Views, Views, Views, Views]:
+    """Header, data to be read, room for data, status byte."""
+    readable, writable = chain.readable, chain.writable
+    if readable and writable and len(readable[0]) == BLK_HEADER.size and len(writable[-1]) == 1:
+        return readable[:1], readable[1:], writable[:-1], writable[-1:]  # as most drivers cut it
+    header, out = split(readable, BLK_HEADER.size)
+    into, status = split(writable, sum(map(len, writable)) - 1)
+    if not status or sum(map(len, header)) < BLK_HEADER.size:
+        raise QueueFault("a block request without a header or a status byte")
+    return header, out, into, status
 
 
 _HANDLERS: dict[int, Callable[[Blk, int, Views, Views], int]] = {

@@ -43,7 +43,8 @@ class Console(VirtioMmio):
         while self._input and queue.pending():
             chain = queue.take()
             queue.give(chain, self._receive(chain))
-        return False  # buffers without input are not work left
+        # Buffers without input are not work left, and nobody need ring for them.
+        return bool(self._input) and not queue.listen()
 
     def handle(self, index: int, chain: Chain) -> int:
         """Transmit: the device writes nothing."""

@@ -54,6 +54,10 @@ class DmaFault(Exception):
         super().__init__(f"DMA of {length} bytes at {iova:#x}: {why}")
         self.device, self.iova, self.length, self.why = device, iova, length, why
 
+    def again(self) -> DmaFault:
+        """The same, without the memory that the traceback of this one holds on to."""
+        return DmaFault(self.device, self.iova, self.length, self.why)
+
 
 class Mapping(NamedTuple):
     start: int
@@ -76,7 +80,8 @@ class Iommu:
         self.faults = FaultLog(device, report)
         self.generation = 0
         self._maps: list[Mapping] = []  # by start, never overlapping
-        self._last = NOTHING  # rings and buffers come from few regions: mostly the same again
+        # Requests and buffers come from few regions: mostly from the same two by turns.
+        self._last = self._before = NOTHING
 
     def assign(self, driver: str) -> None:
         """From now on the device, and what it does wrong, belongs to `driver`; no mapping stays."""
@@ -109,11 +114,13 @@ class Iommu:
         """The memory behind `length` bytes at `iova`. Raises DmaFault, having recorded it."""
         found = self._last
         if not found.start <= iova < found.end:
-            at = bisect_right(self._maps, iova, key=lambda m: m.start)
-            found = self._maps[at - 1] if at else NOTHING
-            if iova >= found.end:
-                raise self._refuse(iova, length, "nothing is mapped there")
-            self._last = found
+            found = self._before
+            if not found.start <= iova < found.end:
+                at = bisect_right(self._maps, iova, key=lambda m: m.start)
+                found = self._maps[at - 1] if at else NOTHING
+                if iova >= found.end:
+                    raise self._refuse(iova, length, "nothing is mapped there")
+            self._before, self._last = self._last, found
         if iova + length > found.end:
             raise self._refuse(iova, length, f"the mapping ends at {found.end:#x}")
         if write and not found.writable:
@@ -128,5 +135,5 @@ class Iommu:
 
     def _forget(self, kept: list[Mapping]) -> None:
         self._maps = kept
-        self._last = NOTHING
+        self._last = self._before = NOTHING
         self.generation += 1

@@ -28,11 +28,12 @@ from hwsim.seat import Seat
 from hwsim.timer import Timer
 from ukernel.abi import syscalls, wire
 from ukernel.abi.faults import DeviceFaults, Landed, NoSuchDevice
-from ukernel.lib.line import lower_line, raise_line
+from ukernel.lib.bell import ring
 from ukernel.lib.mapping import map_shared
 from ukernel.lib.server import Server
 from ukernel.lib.stub import kernel
 
+LOUD_FAULTS = 64  # of one device; then only the 128th, the 256th and so on are told in the log
 MOMENT_NS = 1_000_000  # for a driver to take an interrupt, before the next is another one
 
 
@@ -76,7 +77,9 @@ class MachineServer(Server, DeviceFaults):
         return seat
 
     def _report(self, index: int, fault: Fault) -> None:
-        print(f"{fault.device}: driver {fault.driver}: {fault.why}", flush=True)
+        number = self.seats[index].device.faults.total
+        if number <= LOUD_FAULTS or number & (number - 1) == 0:  # the log must not fill a disk
+            print(f"{fault.device}: driver {fault.driver}: {fault.why}", flush=True)
         kernel(self.connection).device_fault(index, fault.why)
 
     # --- what an experiment asks ----------------------------------------------------------------
@@ -125,7 +128,7 @@ class MachineServer(Server, DeviceFaults):
         self._cut_lines(seat)
         if tag:
             seat.doorbell, seat.line = self.connection.descriptors(tag)
-            self.watch(seat.doorbell, lambda: self._rung(seat))
+            self.watch_line(seat.doorbell, lambda: self._rung(seat))
             self.export(seat, index | epoch << 16)
         self._set_alarm()
 
@@ -139,13 +142,12 @@ class MachineServer(Server, DeviceFaults):
     # --- what the drivers do --------------------------------------------------------------------
 
     def _rung(self, seat: Seat) -> None:
-        lower_line(seat.doorbell)
         seat.device.doorbell()
         self._go_on(seat)
 
     def _go_on(self, seat: Seat) -> None:
         if seat.device.backlog:
-            raise_line(seat.doorbell)  # the others have their turn first
+            ring(seat.doorbell)  # the others have their turn first
 
     def _serve_call(self, m: wire.Message) -> None:
         super()._serve_call(m)

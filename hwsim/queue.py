@@ -3,6 +3,8 @@
 The driver owns the memory and may rewrite it at any moment. So every field is read exactly once
 and then checked, every address goes through the IOMMU, and whatever breaks a rule raises QueueFault
 (or DmaFault), upon which the transport stops the device until it is reset.
+
+Who tells whom when, and why no wake-up is lost: ukernel.lib.virtqueue, whose other side this is.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hwsim.iommu import Iommu
+from hwsim.iommu import DmaFault, Iommu
 from ukernel.abi import virtio
 from ukernel.abi.virtio import (
     AVAIL_RING,
@@ -22,11 +24,16 @@ from ukernel.abi.virtio import (
     RING_FLAGS,
     RING_IDX,
     USED_RING,
+    passes,
 )
+from ukernel.lib.bell import fence
 
 MAX_CHAIN_BYTES = 4 << 20  # in one request
 BATCH_BYTES = 4 << 20  # in one batch, after which other devices get their turn
 
+
+# What stands for a buffer that the device may not touch. Never touched either, so it costs nothing.
+NOWHERE = memoryview(bytearray(MAX_CHAIN_BYTES))
 
 Views = list[memoryview]
 
@@ -36,12 +43,16 @@ class QueueFault(Exception):
 
 
 class Chain(NamedTuple):
-    """One request: the buffers that the device reads, then those that it writes."""
+    """One request: the buffers that the device reads, then those that it writes.
+
+    With `refused`, which a queue gives only to a device that asked for it, some are `missing`.
+    """
 
     head: int
     readable: Views
     writable: Views
     length: int
+    refused: DmaFault | None = None
 
 
 class QueueAddresses(NamedTuple):
@@ -56,11 +67,20 @@ class QueueAddresses(NamedTuple):
 class DeviceQueue:
     """A live queue. Indices of the device's own stay here, never in the driver's memory."""
 
-    def __init__(self, domain: Iommu, where: QueueAddresses) -> None:
-        """Raises QueueFault when a part of the queue is misaligned or not mapped."""
+    def __init__(
+        self, domain: Iommu, where: QueueAddresses, event_idx: bool = False, lenient: bool = False
+    ) -> None:
+        """Raises QueueFault when a part of the queue is misaligned, DmaFault when not mapped.
+
+        `lenient`: a chain with a buffer that is not mapped is a chain, which says so.
+        """
         self.domain = domain
         self.where = where
         self.size = where.size
+        self._event_idx = event_idx
+        self._lenient = lenient
+        self._used_event = virtio.used_event_at(self.size)
+        self._avail_event = virtio.avail_event_at(self.size)
         self._seen = 0  # chains taken, as avail.idx counts them
         self._used = 0  # chains given back, as used.idx counts them
         self._interrupt_at = 0  # `_used` when the driver was last interrupted
@@ -76,14 +96,23 @@ class DeviceQueue:
         return waiting
 
     def batch(self) -> Iterator[Chain]:
-        """The chains available now: at most the queue's size of them, some MiB in all."""
+        """What is available or becomes so meanwhile: at most the queue's size, some MiB in all."""
         budget = BATCH_BYTES
-        for _ in range(self.pending()):
+        for _ in range(self.size):
+            if budget <= 0 or not self.pending():
+                return
             chain = self.take()
             yield chain
             budget -= chain.length
-            if budget <= 0:
-                return
+
+    def listen(self) -> bool:
+        """Ring for the next chain; False if there is one already: take it first."""
+        if self.pending():
+            return False
+        if self._event_idx:
+            self._used_ring[self._avail_event] = self._seen
+            fence()  # between publishing that and looking at avail.idx
+        return not self.pending()
 
     def take(self) -> Chain:
         """The next chain; only when `pending`."""
@@ -111,9 +140,12 @@ class DeviceQueue:
 
     def wants_interrupt(self) -> bool:
         """Whether chains were given back since the last call, and the driver cares (§2.7.7)."""
-        if self._interrupt_at == self._used:
+        old, self._interrupt_at = self._interrupt_at, self._used
+        if old == self._used:
             return False
-        self._interrupt_at = self._used
+        fence()  # between publishing used.idx and looking at what the driver wants
+        if self._event_idx:
+            return passes(self._avail[self._used_event], old, self._used)
         return not self._avail[RING_FLAGS] & virtio.AVAIL_F_NO_INTERRUPT
 
     def _attach(self) -> None:
@@ -136,36 +168,47 @@ class DeviceQueue:
         """Follow a chain. It ends: no chain is longer than the queue (§2.7.5.1)."""
         readable: Views = []
         writable: Views = []
-        index, total, view = head, 0, self.domain.view
-        for _ in range(self.size):
-            if index >= self.size:
-                raise QueueFault(f"descriptor {index} in a queue of {self.size}")
-            iova, length, flags, following = DESCRIPTOR.unpack_from(
-                self._desc, index * DESCRIPTOR.size
-            )
+        refused: DmaFault | None = None
+        index, total, view, size = head, 0, self.domain.view, self.size
+        for _ in range(size):
+            if index >= size:
+                raise QueueFault(f"descriptor {index} in a queue of {size}")
+            iova, length, flags, following = _unpack(self._desc, index * DESCRIPTOR.size)
             total += length
-            _check_descriptor(index, length, flags, total)
-            if flags & DESC_F_WRITE:
-                writable.append(view(iova, length, True))
-            elif writable:
+            if flags & DESC_F_INDIRECT or not length or total > MAX_CHAIN_BYTES:
+                raise _bad_descriptor(index, length, flags, total)
+            into = writable if flags & DESC_F_WRITE else readable
+            if writable and into is readable:
                 raise QueueFault(f"descriptor {index} is readable after a writable one (§2.7.4.2)")
-            else:
-                readable.append(view(iova, length, False))
+            try:
+                into.append(view(iova, length, into is writable))
+            except DmaFault as fault:
+                if not self._lenient:
+                    raise
+                refused = refused or fault.again()
+                into.append(NOWHERE[:length])
             if not flags & DESC_F_NEXT:
-                return Chain(head, readable, writable, total)
+                return Chain(head, readable, writable, total, refused)
             index = following
         raise QueueFault(f"the chain at {head} loops or is longer than the queue")
 
 
-def _check_descriptor(index: int, length: int, flags: int, total: int) -> None:
+_unpack = DESCRIPTOR.unpack_from
+
+
+def _bad_descriptor(index: int, length: int, flags: int, total: int) -> QueueFault:
     if flags & DESC_F_INDIRECT:
-        raise QueueFault(f"descriptor {index} is indirect, which was not offered")
+        return QueueFault(f"descriptor {index} is indirect, which was not offered")
     if not length:
-        raise QueueFault(f"descriptor {index} has no length")
-    if total > MAX_CHAIN_BYTES:
-        raise QueueFault(
-            f"descriptor {index} brings its chain to {total} bytes, at most {MAX_CHAIN_BYTES}"
-        )
+        return QueueFault(f"descriptor {index} has no length")
+    return QueueFault(
+        f"descriptor {index} brings its chain to {total} bytes, at most {MAX_CHAIN_BYTES}"
+    )
+
+
+def missing(views: Views) -> bool:
+    """Whether one of these, or what it was cut from, is a buffer that the device may not touch."""
+    return any(view.obj is NOWHERE.obj for view in views)
 
 
 def split(views: Views, at: int) -> tuple[Views, Views]:

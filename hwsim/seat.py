@@ -5,7 +5,7 @@ from __future__ import annotations
 from hwsim.faults import Defects
 from hwsim.hardware import Hardware
 from ukernel.abi.services import Access, Registers
-from ukernel.lib.line import raise_line
+from ukernel.lib.bell import ring
 
 
 class Seat(Registers):
@@ -39,4 +39,4 @@ class Seat(Registers):
 
     def interrupt(self) -> None:
         if self.line >= 0:
-            raise_line(self.line)
+            ring(self.line)

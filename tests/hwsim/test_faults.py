@@ -199,7 +199,8 @@ def test_a_lost_interrupt_loses_no_completion(disk: Disk) -> None:
     disk.plan(LOST_INTERRUPT, count=2)
     for slot in range(3):
         disk.submit(slot, slot)
-    assert (disk.completed(), disk.host.line.raised) == ([BlkStatus.OK] * 3, before + 1)
+        assert disk.completed() == [BlkStatus.OK], "a driver that looks by itself has it all"
+    assert disk.host.line.raised == before + 1
     assert disk.landed(LOST_INTERRUPT) == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,7 +104,11 @@ def test_the_other_drivers_do_not_need_their_line_either(system: System, fault: 
     for device in ("con0", "clock", "rng0"):
         machine_faults(system).break_device(device, fault, 0, ALWAYS, SEED)
     entropy, console = system.reach(Entropy, "rng"), system.reach(Console, "console")
-    for number in range(10):  # more than the entropy driver has buffers
+    # More than the entropy driver has buffers; and not every request needs the line: a driver that
+    # is awake finds what is done by itself.
+    for number in itertools.count():
+        if number >= 10 and all(landed(system)[device, fault] for device in ("con0", "rng0")):
+            break
         assert len(entropy.read(16)) == 16
         assert console.write(f"line {number}\n".encode()) == len(f"line {number}\n")
     timer = system.reach(Timer, "timer")
@@ -114,7 +119,6 @@ def test_the_other_drivers_do_not_need_their_line_either(system: System, fault: 
         terminal.connect(str(system.run.path / "con0.sock"))
         terminal.send(b"typed\n")
         assert console.read(64) == b"typed\n"
-    assert min(landed(system)[device, fault] for device in ("con0", "rng0")) >= 10
     assert restarts(system) == {}
 
 
