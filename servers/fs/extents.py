@@ -17,10 +17,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from servers.fs.integrity import LINE, PAYLOAD, SealedDisk, damaged
+from servers.fs.integrity import LINE, PAYLOAD, Bytes, SealedDisk, damaged
 from ukernel.abi.services import SECTOR
 
 EXTENT = 512  # sectors; 256 KiB are sealed by one device write
+TOGETHER = 4 * EXTENT  # sectors of a large file that are sealed at once
 COPIES = 2
 MAGIC = b"ukernel volume 2"
 FORMER_MAGIC = b"littlefs"  # it began the disk when there were no checksums
@@ -59,7 +60,13 @@ class Extents:
             return bytes(count * PAYLOAD), 0
         return self._disk.read(LINE + first, count, needed)
 
-    def write(self, first: int, payloads: bytes) -> None:
+    def ahead(self, first: int, count: int) -> None:
+        """Say that these sectors will probably be read soon. Where nothing is, nothing is done."""
+        numbers = range(first // self._size, (first + count - 1) // self._size + 1)
+        if all(self._used >> number & 1 for number in numbers):
+            self._disk.ahead(LINE + first, count)
+
+    def write(self, first: int, payloads: Bytes) -> None:
         """Write whole payloads from sector `first`."""
         last = first + len(payloads) // PAYLOAD - 1
         for number in range(first // self._size, last // self._size + 1):
@@ -76,12 +83,19 @@ class Extents:
         self._save(self._used)
 
     def _begin(self, number: int) -> None:
-        """Seal an extent. Done again after a failure, when nothing can be in it yet."""
-        end = min((number + 1) * self._size, self.capacity)
+        """Seal an extent. Done again after a failure, when nothing can be in it yet.
+
+        One that follows a used one is seldom the last: the next ones are sealed with it.
+        """
+        after = number + 1
+        if number and self._used >> number - 1 & 1:
+            while (after - number) * self._size < TOGETHER and not self._used >> after & 1:
+                after += 1
+        end = min(after * self._size, self.capacity)
         for first in range(number * self._size, end, EXTENT):
             self._disk.write(LINE + first, bytes(min(EXTENT, end - first) * PAYLOAD))
         self._disk.flush()
-        self._save(self._used | 1 << number)
+        self._save(self._used | (1 << -(-end // self._size)) - (1 << number))
 
     def _save(self, used: int) -> None:
         bits = used.to_bytes(_MAP_BYTES, "little")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import chain
 from typing import Protocol
 from zlib import crc32
@@ -26,6 +27,7 @@ from ukernel.abi.services import SECTOR, DeviceFailed
 CHECKSUM = struct.Struct("<I")
 PAYLOAD = SECTOR - CHECKSUM.size  # bytes
 LINE = 128  # sectors; one device read brings 64 KiB, since a round trip costs more than the bytes
+LONGEST_RUN = 512  # sectors in one device read or write: 256 KiB
 
 RIGHT = crc32(bytes(CHECKSUM.size))  # CRC of what ends in its own CRC, however it was begun
 
@@ -36,31 +38,52 @@ _UNSEALED = struct.Struct(f"{PAYLOAD}s{CHECKSUM.size}x")
 _UNSEALED_LINE = struct.Struct(_UNSEALED.format * LINE)
 
 
+@lru_cache(64)
+def _payloads(count: int) -> struct.Struct:
+    return struct.Struct(f"{PAYLOAD}s" * count)
+
+
+@lru_cache(64)
+def _sealed(count: int) -> struct.Struct:
+    return struct.Struct("<" + f"{PAYLOAD}sI" * count)
+
+
 class Sectors(Protocol):
-    """A disk in sectors of SECTOR bytes. A write is durable after the `flush` that follows it."""
+    """A disk in sectors of SECTOR bytes, at most LONGEST_RUN of them at a time."""
 
     @property
     def capacity(self) -> int:
         """Sectors on the disk."""
 
     def read(self, first_sector: int, count: int) -> Bytes:
-        """`count` sectors from `first_sector`."""
+        """`count` sectors from `first_sector`; of a sector, what was written last."""
 
-    def write(self, first_sector: int, data: bytes) -> None:
-        """Write whole sectors from `first_sector`."""
+    def ahead(self, first_sector: int, count: int) -> None:
+        """Say that they will probably be read soon."""
+
+    def write(self, first_sector: int, data: Bytes) -> None:
+        """Write whole sectors from `first_sector`. `data` is not looked at any more when this
+        returns; a failure may come out of a later call.
+        """
 
     def flush(self) -> None:
-        """Make every write before this one survive a power cut."""
+        """Make every write before this one survive a power cut; raises if one of them failed."""
 
 
 def seal(payloads: Bytes, first: int) -> bytes:
     """Whole payloads as the sectors from `first` on."""
-    sealed = bytearray()
-    for number, at in enumerate(range(0, len(payloads), PAYLOAD), first):
-        payload = payloads[at : at + PAYLOAD]
-        sealed += payload
-        sealed += CHECKSUM.pack(crc32(payload, number))
+    sealed = bytearray(len(payloads) // PAYLOAD * SECTOR)
+    seal_into(sealed, payloads, first)
     return bytes(sealed)
+
+
+def seal_into(sectors: bytearray, payloads: Bytes, first: int) -> int:
+    """The same, put at the start of memory that is there already; how many bytes that takes."""
+    count = len(payloads) // PAYLOAD
+    parts = _payloads(count).unpack(payloads)
+    sums = map(crc32, parts, range(first, first + count))
+    _sealed(count).pack_into(sectors, 0, *chain.from_iterable(zip(parts, sums, strict=True)))
+    return count * SECTOR
 
 
 def unseal(sectors: Bytes) -> bytes:
@@ -110,6 +133,7 @@ class SealedDisk:
         self._device = device
         self.capacity = device.capacity
         self.healed = 0
+        self._sealed = bytearray(LONGEST_RUN * SECTOR)
 
     def read(self, first: int, count: int, needed: int) -> tuple[bytes, int]:
         """The payloads of `count` sectors from `first`, and a mask of those that are wrong.
@@ -132,9 +156,17 @@ class SealedDisk:
             raise DeviceFailed(f"sector {first}: {len(sectors)} bytes read, not {count * SECTOR}")
         return sectors
 
-    def write(self, first: int, payloads: bytes) -> None:
+    def ahead(self, first: int, count: int) -> None:
+        """Say that these sectors will probably be read soon."""
+        self._device.ahead(first, count)
+
+    def write(self, first: int, payloads: Bytes) -> None:
         """Write whole payloads from sector `first`."""
-        self._device.write(first, seal(payloads, first))
+        rest = memoryview(payloads)
+        while rest:
+            size = seal_into(self._sealed, rest[: LONGEST_RUN * PAYLOAD], first)
+            self._device.write(first, memoryview(self._sealed)[:size])
+            rest, first = rest[LONGEST_RUN * PAYLOAD :], first + LONGEST_RUN
 
     def flush(self) -> None:
         """Make every write before this one survive a power cut."""

@@ -15,8 +15,9 @@ from typing import Concatenate, NoReturn, ParamSpec, TypeVar
 
 from littlefs import LFSConfig, LFSFile, LFSFilesystem, LittleFSError, lfs
 
-from servers.fs.bridge import Bridge
+from servers.fs.bridge import NO_BLOCK, Bridge
 from servers.fs.cache import SectorCache
+from servers.fs.chain import Chain, NotAChain, Piece
 from servers.fs.extents import not_ours
 from servers.fs.integrity import PAYLOAD
 from servers.fs.paths import is_under
@@ -33,9 +34,14 @@ from ukernel.abi.services import (
 
 BLOCK_SECTORS = 16  # a part of a LINE; the cache makes long transfers of them anyway
 BLOCK = BLOCK_SECTORS * PAYLOAD  # bytes
+COMMIT = PAYLOAD // 4  # bytes that each change of a directory takes at least, of one BLOCK
+LONG_READ = 3 * BLOCK  # bytes; below it the way through littlefs is the shorter one
+SEEK_SET = 0
 OPEN_FILES = 16  # each holds BLOCK bytes inside littlefs
 
 Code = LittleFSError.Error
+IF_THERE = "r+"
+IF_NEED_BE = lfs.LFSFileFlag(0x103)  # LFS_O_RDWR | LFS_O_CREAT, for which there are no letters
 REFUSALS: dict[int, type[Answer]] = {
     Code.LFS_ERR_NOENT: NoSuchFile,
     Code.LFS_ERR_NOTDIR: NotADirectory,
@@ -56,10 +62,13 @@ class Mount:
     """littlefs, mounted, with the files it has open. Raises NotOurVolume if there is none."""
 
     def __init__(self, cache: SectorCache, blocks: int) -> None:
+        self._cache = cache
+        self._blocks = blocks
         self._bridge = Bridge(cache)
         self._config = _config(self._bridge, blocks)
         self._fs = LFSFilesystem()
         self._files: OrderedDict[str, LFSFile] = OrderedDict()
+        self._chains: dict[str, Chain] = {}  # of files nobody has written to since
         self.discarded = False
         try:
             lfs.mount(self._fs, self._config)
@@ -89,12 +98,28 @@ class Mount:
 
     def open(self, path: str) -> LFSFile:
         """The file, open for reading and writing, from the ones open already if possible."""
-        file = self._files.get(path)
-        return self._keep(path, "r+") if file is None else self._touch(path, file)
+        return self._opened(path, IF_THERE)
+
+    def read(self, path: str, file: LFSFile, offset: int, length: int) -> bytes:
+        """Bytes that the file has. Many are read past littlefs, which looks for each block anew."""
+        if length >= LONG_READ:
+            try:
+                if chain := self._chains.get(path) or self._chain(path, file):
+                    return self._read_chain(chain, offset, length)
+            except NotAChain as error:
+                self._discard()
+                raise DeviceFailed(f"{path}: {error}: check the disk") from None
+        self.call(path, lfs.file_seek, file, offset, SEEK_SET)
+        return self.call(path, lfs.file_read, file, length)
+
+    def changing(self, path: str) -> LFSFile:
+        """The open file, whose blocks will soon be others."""
+        self._chains.pop(path, None)
+        return self.open(path)
 
     def create(self, path: str) -> LFSFile:
-        """A new, empty, open file; AlreadyExists if the name is taken."""
-        return self._keep(path, "x+")
+        """As `open`; the file is made if there is none."""
+        return self._opened(path, IF_NEED_BE)
 
     def close_under(self, path: str) -> None:
         """Close the files at and below `path`: their names are about to change."""
@@ -111,20 +136,54 @@ class Mount:
             self._close(name)
         self._discard()
 
-    def _keep(self, path: str, mode: str) -> LFSFile:
-        while len(self._files) >= OPEN_FILES:
-            self._close(next(iter(self._files)))
-        file = self.call(path, lfs.file_open, path, mode)
-        self._files[path] = file
-        return file
-
-    def _touch(self, path: str, file: LFSFile) -> LFSFile:
+    def _opened(self, path: str, how: str | lfs.LFSFileFlag) -> LFSFile:
+        file = self._files.get(path)
+        if file is None:
+            while len(self._files) >= OPEN_FILES:
+                self._close(next(iter(self._files)))
+            file = self._files[path] = self.call(path, lfs.file_open, path, how)
         self._files.move_to_end(path)
         return file
 
     def _close(self, name: str) -> None:
         # Popped first: closing twice frees twice, and a failed close has closed as well.
+        self._chains.pop(name, None)
         self.call(name, lfs.file_close, self._files.pop(name))
+
+    def _chain(self, path: str, file: LFSFile) -> Chain | None:
+        """Where the blocks of a file lie that is longer than one; None if littlefs did not look.
+
+        Its last byte lies in its last block, which is the one that littlefs asks for.
+        """
+        size = self.call(path, lfs.file_size, file)
+        self.call(path, lfs.file_seek, file, size - 1, SEEK_SET)
+        self._bridge.last_read = NO_BLOCK
+        self.call(path, lfs.file_read, file, 1)
+        head = self._bridge.last_read
+        if head == NO_BLOCK:
+            return None
+        chain = self._chains[path] = Chain(head, size, BLOCK, self._blocks, self._start_of)
+        return chain
+
+    def _read_chain(self, chain: Chain, offset: int, length: int) -> bytes:
+        try:
+            return b"".join([self._content(piece) for piece in chain.pieces(offset, length)])
+        except NotAChain:
+            raise
+        except BaseException:
+            self._discard()
+            raise
+
+    def _content(self, piece: Piece) -> memoryview:
+        """Content of a block, from the sectors that it lies in and no others."""
+        first = piece.start // PAYLOAD
+        count = -(-piece.end // PAYLOAD) - first
+        sectors = self._cache.read(piece.block * BLOCK_SECTORS + first, count)
+        skipped = first * PAYLOAD
+        return sectors[piece.start - skipped : piece.end - skipped]
+
+    def _start_of(self, block: int, length: int) -> memoryview:
+        return self._content(Piece(block, 0, length))
 
     def _refuse(self, path: str, code: int) -> NoReturn:
         failure = self._bridge.failure
@@ -165,7 +224,7 @@ def _config(bridge: Bridge, blocks: int) -> LFSConfig:
         block_size=BLOCK,
         block_count=blocks,
         read_size=PAYLOAD,
-        prog_size=PAYLOAD,  # the unit that a power cut leaves whole, and one checksum's reach
+        prog_size=COMMIT,
         cache_size=BLOCK,
         lookahead_size=(blocks + 63) // 64 * 8,  # a bit per block: one walk finds all free ones
     )

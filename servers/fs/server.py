@@ -11,70 +11,18 @@ from __future__ import annotations
 
 import sys
 
+from servers.fs.disk import BOUNCE, Disk
 from servers.fs.extents import NotOurVolume
 from servers.fs.handles import HandleTable
 from servers.fs.paths import check_path
 from servers.fs.volume import Volume
-from ukernel.abi.errors import CallError
 from ukernel.abi.exits import NO_RESTART
 from ukernel.abi.interface import Interface, Lent
-from ukernel.abi.services import (
-    CREATE,
-    SECTOR,
-    TRUNCATE,
-    Block,
-    DeviceFailed,
-    Entry,
-    File,
-    FileSystem,
-    IsADirectory,
-    StaleHandle,
-    Stat,
-)
-from ukernel.abi.services import FILE as KIND_FILE
-from ukernel.lib.memory import Region
+from ukernel.abi.services import CREATE, TRUNCATE, Block, Entry, File, FileSystem, StaleHandle, Stat
 from ukernel.lib.server import Server
-from ukernel.lib.stub import connect
+from ukernel.lib.stub import begin, connect
 
 HANDLES = 256 * 1024  # bytes of the table of open files
-BOUNCE = 128 * 1024  # bytes of one transfer to or from the disk
-
-
-class Disk:
-    """The disk's driver as the volume sees it: sectors, through one lent region."""
-
-    def __init__(self, block: Block, bounce: Region) -> None:
-        self.block = block
-        self.bounce = bounce
-        self.capacity = block.capacity()
-
-    def read(self, first: int, count: int) -> bytes:
-        parts = []
-        for at, length in _pieces(count * SECTOR):
-            try:
-                self.block.read(first + at // SECTOR, self.bounce.lend(0, length))
-            except CallError as error:
-                raise DeviceFailed(str(error)) from error
-            parts.append(bytes(self.bounce.view[:length]))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def write(self, first: int, data: bytes | bytearray | memoryview) -> None:
-        for at, length in _pieces(len(data)):
-            self.bounce.view[:length] = data[at : at + length]
-            try:
-                self.block.write(first + at // SECTOR, self.bounce.show(0, length))
-            except CallError as error:
-                raise DeviceFailed(str(error)) from error
-
-    def flush(self) -> None:
-        try:
-            self.block.flush()
-        except CallError as error:
-            raise DeviceFailed(str(error)) from error
-
-
-def _pieces(size: int) -> list[tuple[int, int]]:
-    return [(at, min(BOUNCE, size - at)) for at in range(0, size, BOUNCE)]
 
 
 class OpenFile(File):
@@ -111,7 +59,7 @@ class OpenFile(File):
 
 class FileServer(Server, FileSystem):
     def setup(self) -> None:
-        disk = Disk(connect(Block, "disk"), self.region("bounce", BOUNCE))
+        disk = Disk(connect(Block, "disk"), self.region("bounce", BOUNCE), begin)
         try:
             self.volume = Volume.mount(disk, bool(self.args.get("format_if_blank", False)))
         except NotOurVolume as error:
@@ -134,11 +82,10 @@ class FileServer(Server, FileSystem):
         check_path(path)
         if mode & CREATE:
             self.volume.create(path, bool(mode & TRUNCATE))
-        found = self.volume.stat(path)
-        if found.kind != KIND_FILE:
-            raise IsADirectory(path)
-        if mode & TRUNCATE and found.size:
+        elif mode & TRUNCATE:
             self.volume.truncate(path, 0)
+        else:
+            self.volume.open(path)
         opened = OpenFile(self, self.handles.add(path))
         self.export(opened, opened.badge)
         return opened
@@ -163,8 +110,7 @@ class FileServer(Server, FileSystem):
 
     def remove(self, path: str) -> None:
         check_path(path)
-        if self.volume.stat(path).kind == KIND_FILE:
-            self.handles.remove(path)  # first: killed in between, no handle finds a later namesake
+        self.handles.remove(path)  # first: killed in between, no handle finds a later namesake
         self.volume.remove(path)
 
     def sync(self) -> None:

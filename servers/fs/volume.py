@@ -1,6 +1,7 @@
 """volume: a littlefs on a disk. What a call has returned survives a power cut.
 
-    Volume > Mount > littlefs > Bridge > SectorCache > Extents > SealedDisk > the disk
+    Volume > Mount > littlefs > Bridge > SectorCache > Extents > SealedDisk > Disk > its driver
+                   > Chain (long reads)  >
 
 `write`, `create`, `truncate`, `rename` and `remove` happen as a whole or not at all, whatever
 their size; `mkdir` does for each directory it makes. Paths have passed `check_path`. One thread.
@@ -19,7 +20,7 @@ from littlefs import LFSDirectory, LFSFile, LFSFilesystem, LFSStat, lfs
 from servers.fs.cache import SectorCache
 from servers.fs.extents import Extents, NotOurVolume
 from servers.fs.integrity import LINE, SealedDisk, Sectors
-from servers.fs.mount import BLOCK, BLOCK_SECTORS, Mount, format_volume
+from servers.fs.mount import BLOCK, BLOCK_SECTORS, SEEK_SET, Mount, format_volume
 from servers.fs.paths import ROOT, is_under, parents
 from ukernel.abi.services import (
     DIRECTORY,
@@ -31,7 +32,6 @@ from ukernel.abi.services import (
     DeviceFailed,
     Entry,
     NoSpace,
-    NoSuchFile,
     OutOfRange,
     Stat,
 )
@@ -39,7 +39,6 @@ from ukernel.abi.services import (
 FEWEST_SECTORS = LINE + 8 * BLOCK_SECTORS  # the header's, and blocks for littlefs to turn round in
 LARGEST_FILE = 2**31 - 1  # bytes; littlefs keeps sizes in 31 bits
 ZEROS = bytes(64 * 1024)
-SEEK_SET = 0
 DOTS = (".", "..")
 
 Data = bytes | bytearray | memoryview
@@ -86,13 +85,13 @@ class Volume:
     def create(self, path: str, truncate: bool) -> None:
         """Make `path` a file if it is not there; if `truncate`, an empty one either way."""
         mount = self._live()
-        try:
-            file = mount.open(path)
-        except NoSuchFile:
-            mount.create(path)
-            return
+        file = mount.create(path)
         if truncate and mount.call(path, lfs.file_size, file):
             self.truncate(path, 0)
+
+    def open(self, path: str) -> None:
+        """Find the file, so that what is done to it next need not. Raises if there is none."""
+        self._live().open(path)
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer only at the end of the file."""
@@ -101,8 +100,7 @@ class Volume:
         wanted = min(length, mount.call(path, lfs.file_size, file) - offset)
         if wanted <= 0:
             return b""
-        mount.call(path, lfs.file_seek, file, offset, SEEK_SET)
-        return mount.call(path, lfs.file_read, file, wanted)
+        return mount.read(path, file, offset, wanted)
 
     def write(self, path: str, offset: int, data: Data) -> int:
         """Write all of `data` at `offset`, zeros before it if the file ends earlier; its length.
@@ -110,7 +108,7 @@ class Volume:
         Raises OutOfRange beyond 2 GiB, and NoSpace with the file as it was.
         """
         mount = self._live()
-        file = mount.open(path)
+        file = mount.changing(path)
         if not data:
             return 0
         self._check_size(path, offset + len(data))
@@ -123,7 +121,7 @@ class Volume:
     def truncate(self, path: str, size: int) -> None:
         """Cut or extend with zeros to `size` bytes. Raises as `write` does."""
         mount = self._live()
-        file = mount.open(path)
+        file = mount.changing(path)
         self._check_size(path, size)
         self._extend(path, file, size)
         mount.call(path, lfs.file_truncate, file, size)

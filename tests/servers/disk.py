@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from servers.fs.integrity import Bytes
 from ukernel.abi.services import SECTOR
 
 Lie = Callable[[int, bytes], bytes]
@@ -65,7 +66,11 @@ class Disk:
         self._lies = max(0, left - 1), lie
         return lie(first_sector, data) if left else data
 
-    def write(self, first_sector: int, data: bytes) -> None:
+    def ahead(self, first_sector: int, count: int) -> None:
+        """A hint; `UnderWay` in tests/servers/driver.py is the disk that takes it."""
+        assert first_sector + count <= self.capacity
+
+    def write(self, first_sector: int, data: Bytes) -> None:
         assert data
         assert len(data) % SECTOR == 0
         assert first_sector + len(data) // SECTOR <= self.capacity
@@ -104,7 +109,7 @@ class Disk:
                 raise error
         torn()
 
-    def _cache(self, first: int, data: bytes) -> None:
+    def _cache(self, first: int, data: Bytes) -> None:
         for n in range(len(data) // SECTOR):
             piece = bytes(data[n * SECTOR : (n + 1) * SECTOR])
             self.cached.setdefault(first + n, []).append(piece)

@@ -6,22 +6,25 @@ import random
 
 import pytest
 
-from servers.fs.cache import LINES, LONGEST_RUN, SectorCache
-from servers.fs.integrity import LINE, PAYLOAD, SealedDisk, seal
+from servers.fs.cache import LINES, SectorCache
+from servers.fs.integrity import LINE, LONGEST_RUN, PAYLOAD, SealedDisk, seal
 from tests.servers.disk import Disk
-from ukernel.abi.services import DeviceFailed
+from tests.servers.driver import behind
+from ukernel.abi.services import SECTOR, DeviceFailed
 
 SECTORS = 3 * LINE * LINES // 2 + 5  # more than the cache holds, and no whole number of lines
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_reads_see_every_write_and_a_sync_keeps_them(seed: int) -> None:
     dice = random.Random(seed)
     disk, truth = Disk(SECTORS), bytearray(dice.randbytes(SECTORS * PAYLOAD))
     disk.durable[:] = seal(truth, 0)
-    cache = SectorCache(SealedDisk(disk))
+    cache = SectorCache(SealedDisk(behind(disk, seed) if seed % 2 else disk))
+    first = 0
     for _ in range(600):
-        first = dice.randrange(SECTORS)
+        goes_on = dice.random() < 0.7 and first + LINE < SECTORS
+        first = first // LINE * LINE + LINE if goes_on else dice.randrange(SECTORS)
         count = min(dice.choice([1, 2, LINE]), LINE - first % LINE, SECTORS - first)
         window = slice(first * PAYLOAD, (first + count) * PAYLOAD)
         if dice.random() < 0.6:
@@ -31,6 +34,34 @@ def test_reads_see_every_write_and_a_sync_keeps_them(seed: int) -> None:
             assert cache.read(first, count) == truth[window]
     cache.sync()
     assert disk.durable == seal(truth, 0)
+
+
+def test_a_part_of_a_sector_leaves_the_rest_of_it_alone() -> None:
+    disk, truth = Disk(LINE), bytearray(random.Random(0).randbytes(LINE * PAYLOAD))
+    disk.durable[:] = seal(truth, 0)
+    cache = SectorCache(SealedDisk(disk))
+    for skipped, length in ((100, 50), (0, PAYLOAD), (500, PAYLOAD), (1, 3 * PAYLOAD - 1)):
+        start = 7 * PAYLOAD + skipped
+        truth[start : start + length] = b"n" * length
+        end = -(-(start + length) // PAYLOAD) * PAYLOAD
+        fresh = SectorCache(SealedDisk(disk))
+        for on in (cache, fresh):
+            on.write(7, b"n" * length, skipped)
+        assert fresh.read(7, 1) == truth[7 * PAYLOAD : 8 * PAYLOAD]
+        cache.sync()
+        assert disk.durable[: end // PAYLOAD * SECTOR] == seal(truth[:end], 0)
+
+
+def test_a_last_sector_that_nobody_has_read_ends_in_zeros() -> None:
+    disk = Disk(LINE)
+    disk.durable[:] = seal(b"o" * LINE * PAYLOAD, 0)
+    cache = SectorCache(SealedDisk(disk))
+    cache.write(3, b"n" * 600)
+    assert disk.operations == 0
+    assert cache.read(3, 2) == b"n" * 600 + bytes(2 * PAYLOAD - 600)
+    assert cache.read(5, 1) == b"o" * PAYLOAD
+    cache.sync()
+    assert cache.read(3, 2) == b"n" * 600 + bytes(2 * PAYLOAD - 600)
 
 
 def test_neighbours_go_out_together_and_a_second_sync_is_free() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 
 import pytest
 
@@ -62,6 +63,30 @@ def test_only_the_first_write_to_an_extent_costs_more() -> None:
         start = disk.operations
         extents.write(EXTENT + 3, DATA)
         assert disk.operations - start == expected
+
+
+def test_an_extent_behind_a_used_one_is_begun_with_those_that_follow() -> None:
+    disk, extents = new()
+    costs = []
+    for first in (0, EXTENT, 2 * EXTENT, 3 * EXTENT + 199):
+        start = disk.operations
+        extents.write(first, DATA)
+        costs.append(disk.operations - start)
+    assert costs == [5, 7, 1, 1]  # the second seals three extents
+    extents.flush()
+    for first in (0, EXTENT, 2 * EXTENT, 3 * EXTENT + 199):
+        assert made(disk).read(first, 1, 1) == (DATA, 0)
+        assert made(disk).read(first // LINE * LINE, 1, 1)[1] == 0
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_extents_may_be_begun_in_any_order(order: tuple[int, ...]) -> None:
+    disk, extents = new()
+    for number in order:
+        extents.write(number * EXTENT + 7, DATA)
+    extents.flush()
+    for number in order:
+        assert made(disk).read(number * EXTENT + 7, 1, 1) == (DATA, 0)
 
 
 def test_zeros_are_not_believed_in_an_extent_that_is_used() -> None:

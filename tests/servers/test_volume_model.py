@@ -6,13 +6,14 @@ import random
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from servers.fs.integrity import PAYLOAD
 from servers.fs.mount import BLOCK
 from servers.fs.paths import parents
 from servers.fs.volume import Volume
 from tests.servers.disk import BadSector, Disk, PowerCut, garbled
+from tests.servers.driver import behind
 from tests.servers.model import Model, tree_of
 from ukernel.abi.errors import Answer
 from ukernel.abi.services import NoSpace
@@ -26,12 +27,12 @@ faults = st.one_of(st.none(), st.none(), st.integers(1, 8))
 
 
 class VolumeMachine(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
+    @initialize(seed=st.integers(0, 99))
+    def begin(self, seed: int) -> None:
+        self.seed = seed
         self.disk = Disk(SECTORS)
-        self.volume = Volume.mount(self.disk, True)
         self.model = Model()
-        self.full = False
+        self.volume = self.mounted(True)
 
     @rule(path=paths, truncate=st.booleans(), fault=faults)
     def create(self, path: str, truncate: bool, fault: int | None) -> None:
@@ -77,12 +78,12 @@ class VolumeMachine(RuleBasedStateMachine):
     def remount(self) -> None:
         self.volume.sync()
         self.volume.unmount()
-        self.volume = Volume.mount(self.disk, False)
+        self.volume = self.mounted()
 
     @rule(seed=st.integers(0, 99))
     def power_cut(self, seed: int) -> None:
         self.disk = self.disk.after_power_cut(seed)
-        self.volume = Volume.mount(self.disk, False)
+        self.volume = self.mounted()
 
     @rule(seed=st.integers(0, 99))
     def misread(self, seed: int) -> None:
@@ -92,6 +93,10 @@ class VolumeMachine(RuleBasedStateMachine):
     @invariant()
     def same_tree(self) -> None:
         assert tree_of(self.volume) == self.model.tree
+
+    def mounted(self, format_if_blank: bool = False) -> Volume:
+        self.seed += 1
+        return Volume.mount(behind(self.disk, self.seed), format_if_blank)
 
     def do(self, name: str, *arguments: object, fault: int | None) -> None:
         """The same operation on both; after a fault either outcome, but one of them entirely."""
