@@ -12,10 +12,11 @@ from typing import Any
 
 from launcher.config import SystemFile
 from launcher.kernel import KernelProcess
+from launcher.placement import units
 from launcher.quarantine import Box
 from launcher.supervisor import State
 from launcher.tasks import Task
-from ukernel.abi.manifest import Restart, Server, VirtioBlk, start_order
+from ukernel.abi.manifest import Restart, Server, VirtioBlk
 from ukernel.abi.syscalls import CALL, GRANT, Grant
 
 MACHINE = "machine"  # the slot of the hardware simulator
@@ -36,12 +37,17 @@ class Wiring:
 
 
 def supervised(file: SystemFile) -> State:
-    """The supervisor's view of a system: the machine and all that start at boot, in order."""
+    """The supervisor's view of a system: the machine and all processes that start at boot, in
+    order. One that several servers share goes by the name of the first."""
     manifest = file.manifest
-    servers = {name: manifest.servers[name] for name in start_order(manifest)}
-    booted = {name: server for name, server in servers.items() if server.start == "boot"}
     machine = {MACHINE: MACHINE_SPEC} if manifest.hardware else {}
-    return State({**machine, **booted}, manifest.groups)
+    processes = units(manifest)
+    lead = {name: unit.name for unit in processes for name in unit.members}
+    groups = {
+        label: {lead[name] for name in members if name in lead}
+        for label, members in manifest.groups.items()
+    }
+    return State({**machine, **{unit.name: unit.spec for unit in processes}}, groups)
 
 
 def make_slots(
@@ -56,7 +62,15 @@ def make_slots(
             kernel.control().device(device, MACHINE)
     for name, server in file.manifest.servers.items():
         tasks[name] = new_server(kernel, name, server, wiring)
+    for unit in units(file.manifest):
+        _join([tasks[name] for name in unit.members], unit.spec)
     return tasks
+
+
+def _join(company: list[Task], policy: Server) -> None:
+    """Tasks that are to share a process, when they are more than one."""
+    for task in company if len(company) > 1 else ():
+        task.company, task.policy = company, policy
 
 
 def new_server(kernel: KernelProcess, name: str, spec: Server, wiring: Wiring) -> Task:

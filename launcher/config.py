@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from launcher.explain import Grammar, validated, well_formed
 from launcher.reader import read_source
-from launcher.rules import RULES, Draft
+from launcher.rules import PLACEMENT_RULES, RULES, Draft
 from launcher.source import KEY, ConfigError, Keys, Problem, Source
 from ukernel.abi.manifest import (
     HARDWARE_MODELS,
@@ -35,7 +35,7 @@ from ukernel.abi.manifest import (
 
 T = TypeVar("T")
 
-__all__ = ["ConfigError", "Problem", "SystemFile", "load"]
+__all__ = ["ConfigError", "Problem", "SystemFile", "load", "placed"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,28 @@ def load(path: str | os.PathLike[str]) -> SystemFile:
     return SystemFile(manifest, source.path, source)
 
 
+def placed(file: SystemFile, placement: str) -> SystemFile:
+    """The same system with another `placement` than its file says; "" leaves that. Raises
+    ConfigError when this system cannot be placed so."""
+    if placement in ("", file.manifest.placement):
+        return file
+    manifest = file.manifest.model_copy(update={"placement": placement})
+    draft = Draft(
+        file.directory,
+        list(manifest.servers),
+        list(manifest.hardware),
+        list(manifest.groups),
+        manifest.servers,
+        manifest.hardware,
+        manifest.groups,
+        placement,
+    )
+    findings = [finding for rule in PLACEMENT_RULES for finding in rule(draft)]
+    if findings:
+        raise ConfigError([file.source.problem(*finding) for finding in findings])
+    return replace(file, manifest=manifest)
+
+
 def _broken_rules(source: Source) -> Iterator[Problem]:
     draft = _draft(source)
     if draft is not None:
@@ -98,6 +120,7 @@ def _draft(source: Source) -> Draft | None:
         servers=_well_formed(TypeAdapter(Server), servers),
         hardware=_well_formed(TypeAdapter(Hardware), hardware),
         groups=_well_formed(TypeAdapter(Listed[Name]), groups),
+        placement=str(top.get("placement")),
     )
 
 

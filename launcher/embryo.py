@@ -18,10 +18,11 @@ from typing import NoReturn
 import zmq
 
 from launcher import programs
+from launcher.placement import HOUSEHOLD
 from launcher.rehearsal import rehearse
 from launcher.spawn import MAX_FDS, MAX_REQUEST, Spawn, take_on
 from ukernel.abi.exits import OUT_OF_MEMORY
-from ukernel.lib import connection
+from ukernel.lib import connection, household
 from ukernel.lib.confine import give_up_privileges
 
 
@@ -40,11 +41,14 @@ def wait(line: socket.socket, address: str) -> NoReturn:
 
 
 def _become(what: Spawn, fds: list[int]) -> NoReturn:
-    """Run the module as `python -m` would, in this process."""
+    """Run the module as `python -m` would, in this process; or the modules of all that share it."""
     take_on(what, fds)
     code: object = 0
     try:
-        programs.run(what.module)
+        if what.module == HOUSEHOLD:
+            household.run(programs.run)
+        else:
+            programs.run(what.module)
     except SystemExit as leaving:
         code = leaving.code
     except MemoryError:

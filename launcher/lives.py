@@ -13,11 +13,13 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from launcher import cold, orphans
 from launcher.config import SystemFile
 from launcher.heartbeat import STUCK
 from launcher.kernel import KernelProcess
+from launcher.placement import HOUSEHOLD
 from launcher.process import Process, describe
 from launcher.quarantine import Case
 from launcher.rundir import RunDir
@@ -34,6 +36,14 @@ from ukernel.lib.stub import SYSTEM_CALLS, together
 Call = tuple[bytes, str, tuple[object, ...]]  # of the kernel, see `together`
 # How a life ends that did not die of what it was doing.
 FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM, OUT_OF_MEMORY, 0)
+
+
+class Death(NamedTuple):
+    """How a task ended, and the request that it died of, if any."""
+
+    task: Task
+    stages: Stages
+    case: Case | None
 
 
 class Lives:
@@ -57,39 +67,55 @@ class Lives:
         self.tasks = tasks
         self.ended: Callable[[Task], None] = lambda task: None
         self.spare_ended: Callable[[Task], None] = lambda task: None
+        self.say: Callable[[str, str, str], None] = lambda kind, who, text: None
         self._dead: list[Process] = []  # not reaped, or their orphans not ended
 
     # --- begin ----------------------------------------------------------------------------------
 
     def start(self, task: Task) -> None:
-        """Give a slot its next life: its standby, or a new process."""
-        calls: list[Call] = [(task.token, "begin", (task.grants,))]
+        """Give a slot its next life, and all that share its process: by its standby, or by a new
+        process."""
+        members = task.housemates
+        calls: list[Call] = [(t.token, "begin", (t.grants,)) for t in members]
         if task.spare is not None:
             process, task.spare = task.spare, None
             self.selector.unregister(process.fd)
         else:
             process = Process(self._spawn(task))
-            calls.insert(0, (task.token, "start", (process.pid,)))
-        if task.stages is not None and not task.stages.spawned_ns:
-            task.stages.spawned_ns = time.monotonic_ns()
+            calls = [*((t.token, "start", (process.pid,)) for t in members), *calls]
+        for stages in (t.stages for t in members):
+            if stages is not None and not stages.spawned_ns:
+                stages.spawned_ns = time.monotonic_ns()
         try:
-            task.life = together(self.kernel.connection, *calls)[-1]
+            numbers = together(self.kernel.connection, *calls)[-len(members) :]
         except CallError:  # it is nobody's
-            process.send(signal.SIGKILL)
-            self._dead.append(process)
+            self._disown(process, members)
             raise
         self.zygote.replenish()
-        task.process = process
-        task.state, task.blame, task.meddled = syscalls.STARTING, "", False
+        for member, number in zip(members, numbers, strict=True):
+            member.life, member.process = number, process
+            member.state, member.blame, member.meddled = syscalls.STARTING, "", False
         self.selector.register(process.fd, selectors.EVENT_READ, lambda: self.ended(task))
-        spec = task.spec
-        if spec is not None and (spec.cores or spec.policy == "fifo"):
-            task.control.schedule(spec.priority, list(spec.cores or ()), spec.policy == "fifo")
+        terms = task.terms
+        if terms is not None and (terms.cores or terms.policy == "fifo"):
+            priority = terms.priority if terms.policy == "fifo" else None
+            if refused := process.schedule(terms.cores or (), priority):
+                self.say("unscheduled", f"{task.name}#{task.life}", refused)
+
+    def _disown(self, process: Process, members: list[Task]) -> None:
+        """Not all that were to live in it could begin, so none of them does."""
+        process.send(signal.SIGKILL)
+        self._dead.append(process)
+        if len(members) > 1:
+            _status(process)  # certainly dead, before those that have begun end
+            for member in members:
+                self.post(member, "end", syscalls.DEAD)
 
     def stand_by(self, task: Task) -> None:
         """Give the life after this one its process now. It holds nothing and does nothing."""
         task.spare = Process(self._spawn(task))
-        task.control.start(task.spare.pid)
+        for member in task.housemates:
+            member.control.start(task.spare.pid)
         self.zygote.replenish()
         self.selector.register(task.spare.fd, selectors.EVENT_READ, lambda: self._spare_ended(task))
 
@@ -101,7 +127,7 @@ class Lives:
 
     def look_ahead(self, task: Task) -> None:
         """`prepare` the next life of a task that is at rest, if that has not been done."""
-        if task.state == syscalls.READY and task.line < 0 and task.spare is None:
+        if task.state == syscalls.READY and task.line < 0 and task.lead.spare is None:
             with contextlib.suppress(NoMemory):  # then it is done when it is needed
                 self.prepare(task)
 
@@ -116,26 +142,36 @@ class Lives:
         connection.post(task.token, number, wire.pack(args), system=True, wanted=False)
 
     def _spawn(self, task: Task) -> int:
-        if task.line < 0:
-            self.prepare(task)
-        module, task.understudy = task.understudy or task.module, ""
-        what = Spawn(module, self._info(task).dump(), task.argv, task.directory)
-        fds = [task.line, task.box.fd]
+        members = task.housemates
+        for member in members:
+            if member.line < 0:
+                self.prepare(member)
+        infos = [self._info(member) for member in members]
+        module = infos[0].module if len(infos) == 1 else HOUSEHOLD
+        what = Spawn(module, [info.dump() for info in infos], task.argv, task.directory)
+        fds = [fd for member in members for fd in (member.line, member.box.fd)]
         with self._stdio(task) as stdio:
-            if task.spec is not None and task.spec.spawn == "cold":
+            if task.terms is not None and task.terms.spawn == "cold":
                 mark = {orphans.MARK: str(self.run.path)}
                 pid = cold.spawn(what, fds, stdio, str(self.file.directory), mark)
             else:
                 pid = self.zygote.spawn(what, fds, stdio)
-        self.drop_line(task)
+        for member in members:
+            self.drop_line(member)
         return pid
 
     def _info(self, task: Task) -> TaskInfo:
-        spec = task.spec
+        spec, beside = task.spec, {member.name for member in task.company}
         origin = self.file.where("servers", task.name) if spec else str(self.file.path)
         info = TaskInfo(task.name, 0, os.getpid(), args=task.args, origin=origin)
         if spec is not None:
-            info.memory, info.devices, info.state = spec.memory or 0, list(spec.devices), spec.state
+            info.memory = task.terms.memory or 0 if task.terms else 0
+            info.devices, info.state = list(spec.devices), spec.state
+            info.window = spec.window
+            channels = {name: link for name, link in spec.calls.items() if link.via == "channel"}
+            info.channels = {name: int(link.spin_us * 1000) for name, link in channels.items()}
+        info.module, task.understudy = task.understudy or task.module, ""
+        info.beside = {g.name: g.object for g in task.grants if g.object in beside}
         info.mischief = mischief.DOOMED if task.doomed else task.mischief
         task.doomed -= task.doomed > 0
         return info
@@ -146,36 +182,31 @@ class Lives:
         if task.stdio is not None:
             yield task.stdio
             return
+        for other in task.company[1:]:
+            self.run.share_log(task.name, other.name)
         with self.run.appending(task.name) as log, open(os.devnull, "rb") as nothing:
             yield nothing.fileno(), log, log
 
     # --- end ------------------------------------------------------------------------------------
 
-    def bury(self, task: Task) -> tuple[Stages, Case | None]:
-        """Its process is dead, and the kernel is told so at once. How it ended, and the request
-        that it died of, if any. `sweep` reaps it, for which nobody has to wait."""
+    def bury(self, task: Task) -> list[Death]:
+        """Its process is dead, and the kernel is told so at once, of everybody who lived in it.
+        `sweep` reaps it, for which nobody has to wait."""
         detected_ns = time.monotonic_ns()
-        assert task.process is not None
-        task.status = _status(task.process)
-        dead_ns = time.monotonic_ns()
-        self.post(task, "end", syscalls.DEAD)
-        self.selector.unregister(task.process.fd)
-        self._dead.append(task.process)
-        task.process, task.state = None, syscalls.DEAD
-        if task.status != -signal.SIGKILL:
-            task.blame = ""  # it was quicker than we
-        cause = task.blame or _in_words(task.status)
-        stages = Stages(
-            task.name, task.life, task.status, cause, task.killed_ns, detected_ns, dead_ns
-        )
-        task.killed_ns = 0
-        guilty = task.blame.startswith(STUCK) or task.status not in FROM_OUTSIDE
-        return stages, task.box.open(guilty and not task.meddled)
+        process = task.process
+        assert process is not None
+        status, dead_ns = _status(process), time.monotonic_ns()
+        for member in task.housemates:
+            self.post(member, "end", syscalls.DEAD)
+        self.selector.unregister(process.fd)
+        self._dead.append(process)
+        return [_death(member, status, detected_ns, dead_ns) for member in task.housemates]
 
     def settle(self, task: Task, state: str) -> None:
         """Tell the kernel that no other life follows, and with it all that wait for one."""
-        task.control.end(state)
-        task.state = state
+        for member in task.housemates:
+            member.control.end(state)
+            member.state = state
 
     def _spare_ended(self, task: Task) -> None:
         assert task.spare is not None
@@ -202,14 +233,27 @@ class Lives:
     def kill(self, task: Task, why: str) -> None:
         """End its process, with a reason that people will read."""
         if task.process is not None and not task.process.is_dead:
-            if not task.killed_ns:  # else it is dying already, of something else
-                task.blame, task.killed_ns = why, time.monotonic_ns()
+            for member in task.housemates:
+                if not member.killed_ns:  # else it is dying already, of something else
+                    member.blame, member.killed_ns = why, time.monotonic_ns()
             task.process.send(signal.SIGKILL)
 
     def ask_to_leave(self, task: Task) -> None:
         task.control.tell(wire.NOTICE_STOP)
         if task.process is not None:
             task.process.send(signal.SIGCONT)
+
+
+def _death(task: Task, status: int, detected_ns: int, dead_ns: int) -> Death:
+    """Note the death of a task whose process ended so."""
+    task.process, task.state, task.status = None, syscalls.DEAD, status
+    if status != -signal.SIGKILL:
+        task.blame = ""  # it was quicker than we
+    cause = task.blame or _in_words(status)
+    stages = Stages(task.name, task.life, status, cause, task.killed_ns, detected_ns, dead_ns)
+    task.killed_ns = 0
+    guilty = task.blame.startswith(STUCK) or status not in FROM_OUTSIDE
+    return Death(task, stages, task.box.open(guilty and not task.meddled))
 
 
 def _status(dead: Process) -> int:

@@ -46,7 +46,7 @@ def rehearse(context: zmq.Context[Any]) -> None:
     with control:
         control.send(wire.pack(Boot(ADDRESS, SECRET, NAME)))
         info = TaskInfo(NAME, 0, os.getppid()).dump()
-        take_on(Spawn(__name__, info, []), [theirs.detach(), page, *map(os.dup, (0, 1, 2))])
+        take_on(Spawn(__name__, [info], []), [theirs.detach(), page, *map(os.dup, (0, 1, 2))])
         for signo in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signo, signal.getsignal(signo))
         _play(context)

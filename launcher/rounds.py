@@ -36,12 +36,12 @@ class Rounds:
         found = self._examiner.examine(tasks.values(), slots(), now_ns)
         lives.sweep()
         for name, task in tasks.items():
-            if name in self._state.children:
+            if task.lead.name in self._state.children:
                 lives.look_ahead(task)
             if size := vitals.trim(self._run.log(name)):
                 self._tell_cut(name, size)
         self.due_s = time.monotonic() + ROUND_S
-        return Round(found), now_ns / 1e9
+        return Round(vitals.of_processes(tasks.values(), found)), now_ns / 1e9
 
     def _tell_cut(self, name: str, size: int) -> None:
         """A log was cut. Said at the first time and ever more seldom, or it would be all we say."""

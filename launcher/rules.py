@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from launcher import placement
 from launcher.source import KEY, Keys
 from ukernel.abi.manifest import Part, Server, VirtioBlk, call_cycles
 from ukernel.abi.registry import resolve_interface
@@ -43,6 +44,12 @@ class Draft:
     servers: Mapping[str, Server]
     hardware: Mapping[str, Part]
     groups: Mapping[str, tuple[str, ...]]
+    placement: str = "micro"
+
+    @property
+    def sharing(self) -> dict[str, tuple[str, ...]]:
+        """Who shares a process, see `placement.shared`."""
+        return placement.shared(self.servers, self.groups, self.placement)
 
 
 def hint(wrong: str, known: Iterable[str], what: str) -> str:
@@ -265,6 +272,75 @@ def backoffs_grow(draft: Draft) -> Iterator[Finding]:
             yield Finding(("servers", name, "restart", "backoff", "max_ms"), text)
 
 
+def hybrids_have_groups(draft: Draft) -> Iterator[Finding]:
+    if draft.placement == "hybrid" and not draft.group_names:
+        text = (
+            "placement: hybrid puts the members of each group into one process, and there are no"
+            " groups; name them under 'groups:', or choose mono or micro"
+        )
+        yield Finding(("placement",), text)
+
+
+def processes_have_room(draft: Draft) -> Iterator[Finding]:
+    for label, members in draft.sharing.items():
+        if len(members) > placement.MOST:
+            text = (
+                f"placement: {draft.placement}: {len(members)} servers would share the process"
+                f" {label}, which has room for {placement.MOST}; choose micro, or hybrid with"
+                " smaller groups"
+            )
+            yield Finding(("placement",), text)
+
+
+def processes_have_an_order(draft: Draft) -> Iterator[Finding]:
+    """A process starts after those that it calls, so they may form no cycle either."""
+    sharing = draft.sharing
+    for label in sharing:
+        calls = placement.calls_of_units(draft.servers, sharing)
+        loop = next((c for c in call_cycles(calls) if label in c), None)
+        servers = {n: [c for c in s.calls if c != n] for n, s in draft.servers.items()}
+        if loop is not None and next(call_cycles(servers), None) is None:
+            text = (
+                f"placement: {draft.placement}: the processes {' -> '.join(loop)} would wait for"
+                f" each other; {label} is {', '.join(sharing[label])}: take those in between into"
+                " it, or one of its members out"
+            )
+            yield Finding(("groups", label, KEY), text)
+            return
+
+
+def processes_have_cores(draft: Draft) -> Iterator[Finding]:
+    for label, members in draft.sharing.items():
+        bound = [name for name in members if draft.servers[name].cores is not None]
+        if placement.common_cores([draft.servers[name] for name in bound]) == ():
+            text = (
+                f"servers.{bound[-1]}.cores: shares the process {label} with"
+                f" {', '.join(bound[:-1])} (placement: {draft.placement}), and there is no core"
+                " that all of them name; give them one in common"
+            )
+            yield Finding(("servers", bound[-1], "cores"), text)
+
+
+def processes_have_one_policy(draft: Draft) -> Iterator[Finding]:
+    for label, members in draft.sharing.items():
+        fifo = [name for name in members if draft.servers[name].policy == "fifo"]
+        others = [name for name in members if name not in fifo]
+        if fifo and others:
+            text = (
+                f"servers.{fifo[0]}.policy: fifo, and it shares the process {label} with"
+                f" {', '.join(others)} (placement: {draft.placement}), which would all run before"
+                " everybody else; give all of them the same policy"
+            )
+            yield Finding(("servers", fifo[0], "policy"), text)
+
+
+PLACEMENT_RULES = (
+    hybrids_have_groups,
+    processes_have_room,
+    processes_have_an_order,
+    processes_have_cores,
+    processes_have_one_policy,
+)
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     names_are_unique,
     names_are_free,
@@ -281,4 +357,5 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     strategies_have_a_group,
     standbys_are_restarted,
     backoffs_grow,
+    *PLACEMENT_RULES,
 )

@@ -69,6 +69,11 @@ class RunDir:
     def log(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"
 
+    def share_log(self, name: str, other: str) -> None:
+        """What `name` writes is found under `other` too: they share a process."""
+        with contextlib.suppress(OSError):  # it is there already, or the host has no room
+            self.log(other).symlink_to(self.log(name).name)
+
     @contextlib.contextmanager
     def appending(self, name: str) -> Iterator[int]:
         """A descriptor that appends to a log; to nothing, on a host that has no room for one."""

@@ -9,32 +9,37 @@ from typing import NamedTuple
 
 from ukernel.lib import connection
 
-MAX_REQUEST = 64 * 1024
-MAX_FDS = 5  # control socket, recorder, standard streams
+MAX_REQUEST = 128 * 1024
+MAX_FDS = 253  # SCM_MAX_FD: a control socket and a recorder for each task, standard streams
 
 
 class Spawn(NamedTuple):
     """What a process is to become."""
 
     module: str
-    task: str  # TaskInfo as JSON
+    tasks: list[str]  # TaskInfo of each, as JSON: the one that it is, or all that live in it
     argv: list[str]
     directory: str = ""  # where relative paths in `argv` start; empty: where the launcher is
 
 
 def take_on(what: Spawn, fds: list[int]) -> None:
     """Streams, environment, place and arguments of a task, for this process."""
-    control, recorder, *stdio = fds
-    for target, fd in enumerate(stdio):
+    *lines, _, _, _ = fds
+    for target, fd in enumerate(fds[-3:]):
         os.dup2(fd, target)
         os.close(fd)
-    os.environ.update(told(what.task, control, recorder))
+    os.environ.update(told(what.tasks, lines))
     if what.directory:
         os.chdir(what.directory)
     sys.argv = [what.module, *what.argv]
 
 
-def told(task: str, control: int, recorder: int) -> dict[str, str]:
-    """What a process finds in its environment: the task that it is, and where its lines are."""
-    fds = {"control_fd": control, "recorder_fd": recorder}
-    return {connection.ENVIRONMENT: json.dumps({**json.loads(task), **fds})}
+def told(tasks: list[str], lines: list[int]) -> dict[str, str]:
+    """What a process finds in its environment: the tasks that it is, and where the lines of each
+    are: a control socket and a recorder, one pair after the other."""
+    pairs = zip(lines[::2], lines[1::2], strict=True)
+    infos = [
+        {**json.loads(task), "control_fd": control, "recorder_fd": recorder}
+        for task, (control, recorder) in zip(tasks, pairs, strict=True)
+    ]
+    return {connection.ENVIRONMENT: json.dumps(infos)}

@@ -21,9 +21,10 @@ import zmq
 
 from launcher import board, orphans, supervisor, vitals
 from launcher.board import MACHINE, Wiring
-from launcher.config import SystemFile
+from launcher.config import SystemFile, placed
 from launcher.kernel import KERNEL_DIED, KernelProcess, SystemDown
-from launcher.lives import Lives
+from launcher.lives import Death, Lives
+from launcher.placement import units
 from launcher.process import describe
 from launcher.quarantine import Case
 from launcher.rounds import Rounds
@@ -59,6 +60,7 @@ class Happened(NamedTuple):
     kind: str
     who: str
     text: str
+    at_ns: int  # the same moment, CLOCK_MONOTONIC: the clock of the trace
 
 
 class System:
@@ -73,11 +75,15 @@ class System:
         on_event: Callable[[str, str, str], None] | None = None,
         through: Mapping[tuple[str, str], str] | None = None,
         mischief: str = "",
+        trace: bool = True,
+        placement: str = "",
     ) -> None:
-        """`images`, `through` and `mischief` as in `board.Wiring`."""
-        self.file = file
+        """`trace` as in `KernelProcess`; `images`, `through` and `mischief` as in `board.Wiring`;
+        `placement` instead of the one in the file, ConfigError when that cannot be."""
+        self.file = file = placed(file, placement)
         self.name = name or file.manifest.system
         self.tell = on_event or (lambda kind, who, text: None)
+        self.trace = trace
         self.wiring = Wiring(images or {}, through or {}, mischief)
         self.run = RunDir(self.name)
         self.tasks: dict[str, Task] = {}
@@ -111,7 +117,7 @@ class System:
         modules = sorted({server.run for server in manifest.servers.values()} | {"hwsim"})
         path = [str(self.file.directory)]
         with self.run.appending("kernel") as log:
-            self.kernel = KernelProcess(self.run.path, log)
+            self.kernel = KernelProcess(self.run.path, log, self.trace)
         with self.run.appending("zygote") as log:
             self.zygote = Zygote(str(self.run.path), path, modules, log)
         self.selector.register(self.kernel.fd, selectors.EVENT_READ, self._kernel_died)
@@ -119,13 +125,15 @@ class System:
             self.file, self.run, self.kernel, self.zygote, self.selector, self.tasks
         )
         self._lives.ended, self._lives.spare_ended = self._ended, self._spare_ended
+        self._lives.say = self.say
         self.tasks.update(board.make_slots(self.kernel, self.file, self.wiring, self.run.path))
         self.selector.register(
             self.kernel.connection.socket.get(zmq.FD), selectors.EVENT_READ, lambda: None
         )
         for name in self.supervisor.children:
             self._act(Wanted(name, True))
-            self.wait_ready(name)
+            for task in self.tasks[name].housemates:
+                self.wait_ready(task.name)
         self.boot_ms = (time.monotonic_ns() - begun) / 1e6
 
     def wait_ready(self, name: str) -> None:
@@ -150,7 +158,11 @@ class System:
 
     def _start(self, action: supervisor.Start) -> None:
         task = self.tasks[action.name]
-        died = task.stages is not None and not task.stages.spawned_ns
+        repaired = [
+            (t, t.stages)
+            for t in task.housemates
+            if t.stages is not None and not t.stages.spawned_ns
+        ]
         try:
             self.lives.start(task)
         except ConnectionError:  # the zygote is gone
@@ -159,9 +171,9 @@ class System:
             self.say("died", task.name, f"could not be started: {error}")
             self._act(Died(task.name, 1, random.random()))
             return
-        if died and task.stages is not None:
-            self.recoveries.append(task.stages)
-            task.restarts += 1
+        for member, stages in repaired:
+            self.recoveries.append(stages)
+            member.restarts += 1
 
     def _spare(self, action: supervisor.Spare) -> None:
         self.lives.stand_by(self.tasks[action.name])
@@ -172,17 +184,20 @@ class System:
     def _kill(self, action: supervisor.Kill) -> None:
         task = self.tasks[action.name]
         self.lives.kill(task, action.why)
-        self.say("killed", f"{task.name}#{task.life}", action.why)
+        for member in task.housemates:
+            self.say("killed", f"{member.name}#{member.life}", action.why)
 
     def _ping(self, action: supervisor.Ping) -> None:
-        self.lives.post(self.tasks[action.name], "tell", wire.NOTICE_PING)
+        for member in self.tasks[action.name].housemates:  # one of them is free to answer
+            self.lives.post(member, "tell", wire.NOTICE_PING)
 
     def _settle(self, action: supervisor.Settle) -> None:
         task = self.tasks[action.name]
         self.lives.settle(task, syscalls.FAILED if action.failed else syscalls.STOPPED)
         if action.failed:
             why = task.stages.cause if task.stages else "never started"
-            self.say("failed", task.name, f"{why}; not restarted")
+            for member in task.housemates:
+                self.say("failed", member.name, f"{why}; not restarted")
 
     def _bring_down(self, action: supervisor.BringDown) -> None:
         self._over = action.why
@@ -197,7 +212,8 @@ class System:
     def _ended(self, task: Task) -> None:
         """A process is dead: bury it, do what the supervisor says, tell its callers."""
         self._drain()  # its last words to the kernel came before its death
-        child, stages, case = self.supervisor.children.get(task.name), *self.lives.bury(task)
+        child, deaths = self.supervisor.children.get(task.name), self.lives.bury(task)
+        stages = deaths[0].stages
         if child is None:  # a command: it runs once, whatever its end
             self.lives.settle(task, syscalls.STOPPED)
             self.lives.sweep()
@@ -206,9 +222,15 @@ class System:
             self._failed = f"the machine died ({stages.cause}): power is off"
             return
         unasked = child.intent is supervisor.Intent.NONE and not self.supervisor.down
-        task.stages = stages if unasked else None
+        for death in deaths:
+            death.task.stages = death.stages if unasked else None
         self._act(Died(task.name, stages.status, random.random()))
         # What it left behind ends with the next round: its clients wait for the next life.
+        for death in deaths:
+            self._tell_death(death, unasked)
+
+    def _tell_death(self, death: Death, unasked: bool) -> None:
+        task, stages, case = death
         if unasked:
             self.say("died", f"{task.name}#{stages.life}", stages.cause)
         if case is not None:
@@ -284,34 +306,39 @@ class System:
         task.state = syscalls.READY
         if task.stages is not None and not task.stages.ready_ns:
             task.stages.ready_ns = time.monotonic_ns()
-        if task.name in self.supervisor.children:
-            self._act(Ready(task.name))
+        lead = task.lead
+        whole = all(member.state == syscalls.READY for member in lead.housemates)
+        if whole and lead.name in self.supervisor.children:
+            self._act(Ready(lead.name))
 
     def say(self, kind: str, who: str, text: str) -> None:
         """Remember and tell that something happened."""
-        self.events.append(Happened(next(self._numbers), time.time(), kind, who, text))
+        number, at, at_ns = next(self._numbers), time.time(), time.monotonic_ns()
+        self.events.append(Happened(number, at, kind, who, text, at_ns))
         self.tell(kind, who, text)
 
     # --- what people ask for --------------------------------------------------------------------
 
     def signal(self, name: str, signo: int) -> None:
-        """Send a signal to a task's process; a death from it is handled like any other."""
-        task = self._living(name)
-        task.meddled = True
-        if signo in LETHAL:
-            task.killed_ns = time.monotonic_ns()
+        """Send a signal to a task's process, which is that of its housemates too; a death from it
+        is handled like any other."""
+        task, now_ns = self._living(name), time.monotonic_ns()
+        for member in task.housemates:
+            member.meddled = True
+            if signo in LETHAL:
+                member.killed_ns = now_ns
         assert task.process is not None
         task.process.send(signo)
 
     def restart(self, name: str) -> None:
-        """A fresh life, whatever the restart limits say; FAILED and STOPPED servers too."""
-        self.task(name)
-        self._act(Wanted(name, True))
+        """A fresh life, whatever the restart limits say; FAILED and STOPPED servers too. Those that
+        share its process get one as well."""
+        self._act(Wanted(self.task(name).lead.name, True))
 
     def stop(self, name: str) -> None:
-        """End a server in order; it stays stopped until it is restarted."""
-        self.task(name)
-        self._act(Wanted(name, False))
+        """End a server in order, with those that share its process; it stays stopped until it is
+        restarted."""
+        self._act(Wanted(self.task(name).lead.name, False))
 
     def reach(self, interface: type[I], name: str, badge: int = 0) -> I:
         """A stub of a server, or of the object behind one of its badges, for the launcher itself.
@@ -416,15 +443,17 @@ class System:
         self.run.remove()
 
     def _in_start_order(self) -> list[Task]:
-        order = [MACHINE, *start_order(self.file.manifest)]
+        manifest = self.file.manifest
+        order = [name for unit in units(manifest) for name in unit.members]
+        order = [MACHINE, *(order if manifest.placement != "micro" else start_order(manifest))]
         first = [self.tasks[name] for name in order if name in self.tasks]
         return [*first, *(t for t in self.tasks.values() if t not in first)]
 
     def _stop_task(self, task: Task) -> None:
         """Ask, wait a moment, insist."""
         process, deadline = task.process, time.monotonic() + STOP_S
-        if task.name in self.supervisor.children:
-            self._act(Wanted(task.name, False))
+        if task.lead.name in self.supervisor.children:
+            self._act(Wanted(task.lead.name, False))
         elif process is not None:
             self.lives.ask_to_leave(task)
         while task.process is process and process is not None:

@@ -10,6 +10,7 @@ from launcher.quarantine import Box
 from ukernel.abi import syscalls
 from ukernel.abi.manifest import Server
 from ukernel.abi.syscalls import Control, Grant
+from ukernel.abi.tally import Callee, Waiting
 
 
 @dataclass
@@ -45,6 +46,8 @@ class Task:
     control: Control
     box: Box
     spec: Server | None = None
+    company: list[Task] = field(default_factory=list)  # who shares its process, if anybody does
+    policy: Server | None = None  # of the process, when it is shared
     process: Process | None = None
     life: int = 0
     state: str = syscalls.NEW
@@ -63,3 +66,29 @@ class Task:
     understudy: str = ""  # the module that plays its next life, once
     stages: Stages | None = None
     status: int | None = None  # of the last process that ended
+
+    @property
+    def housemates(self) -> list[Task]:
+        """All tasks of its process, itself too, in start order."""
+        return self.company or [self]
+
+    @property
+    def waiting(self) -> Waiting | None:
+        """The wait that it tells of, and the kernel does not: `callee` by the name of its slot. A
+        wait for somebody whom it may not call is none."""
+        told = self.box.tally.waiting()
+        if told is None:
+            return None
+        known = {t.name: t.name for t in self.company} | {g.name: g.object for g in self.grants}
+        name = known.get(told.callee.name)
+        return told._replace(callee=Callee(name, told.callee.badge)) if name else None
+
+    @property
+    def lead(self) -> Task:
+        """The task whose name its process has for the supervisor."""
+        return self.housemates[0]
+
+    @property
+    def terms(self) -> Server | None:
+        """By what its process is run: its own entry of the file, or what all agree on."""
+        return self.policy or self.spec

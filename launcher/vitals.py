@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from launcher.heartbeat import Vital
 from launcher.tasks import Task
@@ -19,11 +20,19 @@ LAST_LINES = 8  # of a log, in a message
 LOG_KEPT = 64 << 10  # bytes that stay of one that was too long
 
 
+class Seen(NamedTuple):
+    """What a round has found, and since when."""
+
+    what: tuple[int, ...]
+    since_ns: int
+
+
 class Examiner:
     """Takes the vitals of each round; remembers the last to tell what has changed."""
 
     def __init__(self) -> None:
         self._waited_ns: dict[int, int] = {}  # by process: for a processor, since it began
+        self._seen: dict[str, dict[str, Seen]] = {}  # by task: requests in hand, see `_begun_ns`
         self._forked: set[int] = set()  # processes below the servers' own
         self._at_ns = 0
 
@@ -41,16 +50,33 @@ class Examiner:
             pid, row = task.process.pid, slots[task.name]
             waited_ns = self._waited_ns[pid] = _waited_ns(pid)
             starved = waited_ns - before.get(pid, waited_ns) > STARVED * round_ns
-            limit = task.spec.memory if task.spec is not None else None
+            alone = task is task.lead and task.terms is not None  # once for each process
+            limit = task.terms.memory if alone and task.terms else None
+            begun = [ns for ns in (row.oldest_ns, *self._begun_ns(task, now_ns)) if ns]
+            waiting = None if row.waits_for else task.waiting
             found[task.name] = Vital(
                 row.heard_ns / 1e9,
                 row.progress_ns / 1e9,
-                row.oldest_ns / 1e9,
-                row.waits_for,
+                min(begun, default=0) / 1e9,
+                waiting.callee.name if waiting else row.waits_for,
                 starved,
                 self._used_bytes(pid, settled, limit) if limit is not None else 0,
             )
         return found
+
+    def _begun_ns(self, task: Task, now_ns: int) -> list[int]:
+        """Of what the kernel may not have brought, since when we see the same in hand: the request
+        that it handles, and those of its doors, of which none has had its outcome since."""
+        counts = task.box.tally.counts()
+        answered = (counts.doors - counts.in_hand,) if counts.in_hand else ()
+        now = {"in hand": task.box.in_hand(), "put off": answered}
+        before = self._seen.get(task.name, {})
+        self._seen[task.name] = seen = {
+            how: before[how] if how in before and before[how].what == (task.life, *what)
+            else Seen((task.life, *what), now_ns)
+            for how, what in now.items() if what
+        }  # fmt: skip
+        return [each.since_ns for each in seen.values()]
 
     def _used_bytes(self, pid: int, settled: set[int], limit: int) -> int:
         """Private memory of a server and of what it has forked; beyond `limit` nothing is added,
@@ -65,6 +91,25 @@ class Examiner:
                 _pages(child, RESIDENT) - _pages(child, SHARED) for child in settled & children
             )
         return used
+
+
+def of_processes(tasks: Iterable[Task], found: Mapping[str, Vital]) -> dict[str, Vital]:
+    """The vitals of each process by the name of its first task: what any member says, all of them
+    say, because one loop runs them. A member waits in turn if its process does."""
+    joint = {}
+    for task in (t for t in tasks if t.lead is t and t.name in found):
+        each = [(t, found[t.name]) for t in task.housemates if t.name in found]
+        limited = [t for t, _ in each if t.spec and t.spec.heartbeat.max_call_s is not None]
+        taken = [v.oldest_s for t, v in each if v.oldest_s and (t in limited or len(each) == 1)]
+        vitals = [vital for _, vital in each]
+        within = {t.name for t in task.housemates}  # who waits for one of these is no excuse
+        joint[task.name] = found[task.name]._replace(
+            heard_s=max(v.heard_s for v in vitals),
+            progress_s=max(v.progress_s for v in vitals),
+            oldest_s=min(taken, default=0.0),
+            waits_for=next((v.waits_for for v in vitals if v.waits_for not in {"", *within}), ""),
+        )
+    return joint
 
 
 def _waited_ns(pid: int) -> int:

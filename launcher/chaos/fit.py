@@ -14,6 +14,7 @@ from launcher.chaos.rules import Draft
 from launcher.chaos.values import ANY, link_ends
 from launcher.chaos.workload import Workload
 from launcher.config import SystemFile
+from launcher.placement import units
 from launcher.rules import Finding, hint
 from launcher.source import Keys
 from ukernel.abi.faults import DEVICE_FAULTS, LOST_INTERRUPT, SPURIOUS_INTERRUPT, STUCK
@@ -171,7 +172,28 @@ def _unlinked(draft: Draft, system: SystemFile, caller: str, callee: str) -> str
         return f"{caller} may not call {callee}; it calls {calls} ({where})"
     if servers[caller].start == "demand":
         return f"{caller} starts on demand only ({_line(system, caller)}); it would send nothing"
+    if any({caller, callee} <= set(unit.members) for unit in units(system.manifest)):
+        return (
+            f"{caller} and {callee} share a process, so there is no message between them; set "
+            f"placement: micro ({system.where('placement')})"
+        )
     return ""
 
 
-RULES: tuple[Rule, ...] = (targets_can_be_hit, devices_can_break, links_exist)
+def rogues_are_alone(draft: Draft, system: SystemFile) -> Iterator[Finding]:
+    """What plays a driver's life is a program of its own, which shares no process."""
+    crowds = [unit.members for unit in units(system.manifest) if len(unit.members) > 1]
+    sharing = {name for members in crowds for name in members}
+    for index, action in draft.actions.items():
+        if isinstance(action, OnServer) and action.do == "dma_abuse":
+            every = everyone(action.do, system.manifest)
+            targets = every if action.target == (ANY,) else action.target
+            if crowded := [name for name in targets if name in sharing]:
+                text = (
+                    f"nemesis.target: dma_abuse replaces the program of {crowded[0]}, which shares"
+                    f" a process; set placement: micro ({system.where('placement')})"
+                )
+                yield Finding(("nemesis", index, "target"), text)
+
+
+RULES: tuple[Rule, ...] = (targets_can_be_hit, devices_can_break, links_exist, rogues_are_alone)

@@ -149,7 +149,12 @@ class Stage:
 
     def booted(self) -> list[Task]:
         """The servers that run from boot, and the machine."""
-        return [self.system.tasks[name] for name in self.system.supervisor.children]
+        leads = [self.system.tasks[name] for name in self.system.supervisor.children]
+        return [task for lead in leads for task in lead.housemates]
+
+    def _phase(self, name: str) -> Phase:
+        """Where its process is between its lives."""
+        return self.system.supervisor.children[self.system.tasks[name].lead.name].phase
 
     def life(self, task: Task) -> Life:
         """Its life, the last if it is dead."""
@@ -163,18 +168,18 @@ class Stage:
 
     def is_ready(self, name: str) -> bool:
         """READY and alive; neither asked to leave, nor killed, be it by whom it may."""
-        task, phase = self.system.tasks[name], self.system.supervisor.children[name].phase
+        task = self.system.tasks[name]
         alive = task.process is not None and not (task.killed_ns or task.process.is_dead)
-        return alive and task.state == READY and phase is Phase.READY
+        return alive and task.state == READY and self._phase(name) is Phase.READY
 
     def is_over(self, name: str) -> bool:
         """Given up or stopped: it does not come back by itself."""
-        return self.system.supervisor.children[name].phase in OVER
+        return self._phase(name) in OVER
 
     def settle(self) -> None:
         """Wait until everybody is READY, or does not come back. Raises NotSettled."""
         deadline = time.monotonic() + SETTLE_S
-        names = list(self.system.supervisor.children)
+        names = [task.name for task in self.booted()]
         while restless := [n for n in names if not (self.is_ready(n) or self.is_over(n))]:
             if time.monotonic() > deadline:
                 states = ", ".join(f"{name} is {self.task(name).state}" for name in restless)

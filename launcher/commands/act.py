@@ -27,14 +27,18 @@ def kill(
     if number is None:
         raise Refused(f"no signal {signal!r}; there are {', '.join(SIGNALS)}", 2)
     with Client(system) as client:
-        client.ask("kill", name, number)
+        answer = client.ask("kill", name, number)
+    if others := answer.get("with"):
+        print(f"{name} shares its process with {', '.join(others)}: the signal went to all of them")
 
 
 def restart(name: Name, system: SystemName = "") -> None:
     """End a server in order and start it again, whatever the restart limits say."""
     with Client(system) as client:
         answer = client.ask("restart", name)
-    print(f"{name} is ready: life {answer['life']}")
+    others = ", ".join(answer.get("with", []))
+    also = f", and so are those that share its process: {others}" if others else ""
+    print(f"{name} is ready: life {answer['life']}{also}")
 
 
 def fs(

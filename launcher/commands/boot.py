@@ -39,19 +39,25 @@ def up(
         list[str] | None,
         typer.Option(metavar="DEVICE=PATH", help="The image of a disk, instead of the file's."),
     ] = None,
+    placement: Annotated[
+        str, typer.Option(metavar="micro|hybrid|mono", help="Who shares a process.")
+    ] = "",
     ready_fd: Annotated[int, typer.Option(hidden=True)] = -1,
 ) -> None:
     """Boot a system and tell what happens in it, until Ctrl-C."""
     if detach:
-        finish(_in_background(config, for_s, name, image or []))
+        finish(_in_background(config, for_s, name, image or [], placement))
         return
-    from launcher.config import load
+    from launcher.config import load, placed
     from launcher.foreground import run
+    from launcher.placement import PLACEMENTS
     from ukernel.abi.manifest import NAME_PATTERN
 
     if name and not re.fullmatch(NAME_PATTERN, name):
         raise Refused(f"--system {name}: a name is a letter, then up to 31 of a-z, 0-9 and '-'", 2)
-    file = load(config)
+    if placement and placement not in PLACEMENTS:
+        raise Refused(f"--placement {placement}: it is one of {', '.join(PLACEMENTS)}", 2)
+    file = placed(load(config), placement)
     images = dict(_image(entry) for entry in image or [])
     for device in images:
         _check_disk(file, device)
@@ -73,7 +79,9 @@ def _check_disk(file: SystemFile, device: str) -> None:
         raise Refused(str(error), 2) from None
 
 
-def _in_background(config: Path, for_s: float | None, name: str, images: list[str]) -> int:
+def _in_background(
+    config: Path, for_s: float | None, name: str, images: list[str], placement: str
+) -> int:
     """Run the same command in a session of its own; its status if it ends before it is READY.
 
     It has our standard output and error until it is READY, so its boot table and its errors are
@@ -81,6 +89,7 @@ def _in_background(config: Path, for_s: float | None, name: str, images: list[st
     """
     words = ["up", str(config), "--system", name, *(w for i in images for w in ("--image", i))]
     words += ["--for", str(for_s)] if for_s is not None else []
+    words += ["--placement", placement] if placement else []
     ready, tell = os.pipe()
     child = subprocess.Popen(
         [sys.executable, "-m", "launcher.cli", *words, "--ready-fd", str(tell)],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ukernel.abi.interface import Interface, op, u32, u64
 from ukernel.abi.syscalls import Kernel
-from ukernel.lib.server import Pending, Server
+from ukernel.lib.server import Server
+from ukernel.lib.way import Pending
 
 
 class Board(Interface):
