@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ukernel.abi.channels import Channels
 from ukernel.abi.interface import Interface, Lent, Operation, interface_of, is_interface
 from ukernel.abi.services import Registers
+from ukernel.abi.syscalls import KERNEL_BADGE, Machine
 
 Served = Mapping[str, type[Interface]]  # by server
 
@@ -21,13 +23,14 @@ def operations(
 
     `badge` is that of the called object, 0: the server itself, None: not known.
     """
-    found = [i for i in _interfaces(served, badge) if number in i.ops]
+    known: list[type[Interface]] = [*_interfaces(served, badge), Channels]
+    found = [i for i in known if number in i.ops]
     return {f"{i.__name__}.{i.ops[number].name}": i.ops[number] for i in found}
 
 
 def _interfaces(served: type[Interface] | None, badge: int | None) -> list[type[Interface]]:
     if served is None:
-        return [Registers]
+        return [Machine if badge == KERNEL_BADGE else Registers]
     own = [] if badge else [interface_of(served)]
     handed_out = [o.result for o in served.ops.values() if is_interface(o.result)]
     return own if badge == 0 else [*own, *dict.fromkeys(handed_out)]

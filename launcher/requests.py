@@ -10,6 +10,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -52,7 +53,8 @@ def perform(system: System, request: Any, fds: list[int]) -> Any:
 
 
 def info(system: System) -> Any:
-    servers = system.file.manifest.servers
+    manifest = system.file.manifest
+    servers = manifest.servers
     return {
         "system": system.name,
         "config": str(system.file.path.absolute()),
@@ -62,14 +64,34 @@ def info(system: System) -> Any:
         "boot_ms": system.boot_ms,
         "tasks": list(system.tasks),
         "serves": {name: s.serves for name, s in servers.items() if s.serves},
-        "devices": list(system.file.manifest.hardware),
+        "devices": list(manifest.hardware),
+        "placement": manifest.placement,
+        "channels": [
+            (name, called)
+            for name, server in servers.items()
+            for called, link in server.calls.items()
+            if link.via == "channel"
+        ],
         "demand": {name: list(s.calls) for name, s in servers.items() if s.start == "demand"},
     }
 
 
 def ps(system: System) -> Any:
     rows = [slot._asdict() for slot in system.slots().values() if slot.name in system.tasks]
-    return [{**row, "restarts": system.tasks[row["name"]].restarts} for row in rows]
+    return [{**row, **_told(system.tasks[row["name"]])} for row in rows]
+
+
+def _told(task: Task) -> dict[str, Any]:
+    """What the kernel does not see; `waits` beside it, of the calls past it."""
+    counts, waiting = task.box.tally.counts(), task.waiting
+    return {
+        "restarts": task.restarts,
+        "channel_calls": counts.by_channel,
+        "channel_served": counts.doors,
+        "direct_calls": counts.direct,
+        "in_hand": counts.in_hand,
+        "waits": waiting and {**waiting._asdict(), "callee": waiting.callee._asdict()},
+    }
 
 
 def kill(system: System, name: str, signo: int) -> Any:
@@ -77,7 +99,13 @@ def kill(system: System, name: str, signo: int) -> Any:
         raise Refusal(f"signal {signo} is not one of {', '.join(SIGNALS)}")
     system.signal(name, signo)
     system.say(ASKED, name, f"kill with {signal.Signals(signo).name}")
-    return {"life": system.tasks[name].life}
+    return _life(system.tasks[name])
+
+
+def _life(task: Task) -> Any:
+    """Its life, and whom the same has happened to, because they share its process."""
+    others = [t.name for t in task.housemates if t is not task]
+    return {"life": task.life, **({"with": others} if others else {})}
 
 
 def restart(system: System, name: str) -> Any:
@@ -93,7 +121,8 @@ def restart(system: System, name: str) -> Any:
             raise Refusal(f"{name} did not come up ({how}): see `ukernel logs {name}`")
         if task.life == before:
             return None
-        return {"life": task.life} if task.state == syscalls.READY else None
+        whole = all(member.state == syscalls.READY for member in task.housemates)
+        return _life(task) if whole else None
 
     return Later(ready)
 
@@ -108,7 +137,7 @@ def stop(system: System, name: str) -> Any:
     def stopped() -> Any:
         if task.life != before:
             raise Refusal(f"{name} was restarted meanwhile: life {task.life}")
-        return {"life": task.life} if task.state == syscalls.STOPPED else None
+        return _life(task) if task.state == syscalls.STOPPED else None
 
     return Later(stopped)
 
@@ -145,6 +174,13 @@ def events(system: System, start: int) -> Any:
     kept = system.events
     skip = max(0, start - kept[0].number) if kept else 0
     return [event._asdict() for event in islice(kept, skip, skip + PAGE)]
+
+
+def recoveries(system: System, start: int) -> Any:
+    """The recovery of each unasked death, from the `start`th, one page."""
+    if start < 0:
+        raise Refusal(f"no recovery has the number {start}")
+    return [asdict(stages) for stages in system.recoveries[start : start + PAGE]]
 
 
 def quarantine(system: System) -> Any:
@@ -218,6 +254,7 @@ REQUESTS: dict[str, tuple[Any, ...]] = {
     "kstat": (kstat,),
     "trace": (trace, int),
     "events": (events, int),
+    "recoveries": (recoveries, int),
     "quarantine": (quarantine,),
     "release": (release, int),
     "replay": (replay, int),

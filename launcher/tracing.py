@@ -8,24 +8,15 @@ or is not what the interface says, is shown as far as it goes and never raises.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgpack
 
+from launcher.naming import Served, operations
 from ukernel.abi.errors import Code
-from ukernel.abi.interface import (
-    Interface,
-    Lent,
-    Operation,
-    Param,
-    checker,
-    interface_of,
-    is_interface,
-    typed,
-)
-from ukernel.abi.services import Registers
-from ukernel.abi.syscalls import KERNEL_BADGE, Machine, TraceRow
+from ukernel.abi.interface import Lent, Operation, Param, checker, is_interface, typed
+from ukernel.abi.syscalls import KERNEL_BADGE, TraceRow
 
 CUT = "…"
 LONGEST = 48  # characters of one value
@@ -50,18 +41,19 @@ class Decoded(NamedTuple):
 class Decoder:
     """Knows what each server of a system speaks."""
 
-    def __init__(self, serves: Mapping[str, type[Interface]], devices: Sequence[str]) -> None:
+    def __init__(self, serves: Served, devices: Sequence[str]) -> None:
         """`devices` in the order of the system file, which is how the kernel numbers them."""
         self.serves = serves
         self.devices = devices
 
     def decode(self, row: TraceRow) -> Decoded:
-        interface, operation = self._operation(row)
+        found = operations(self.serves.get(row.server), row.opcode, row.badge)
+        name, operation = next(iter(found.items()), ("", None))
         took_us = max(0, row.done_ns - row.queued_ns) / 1e3
-        if operation is None or interface is None:
+        if operation is None:
             call = f"operation {row.opcode}({CUT if row.sent_size > 1 else ''})"
         else:
-            call = f"{interface.__name__}.{operation.name}({_arguments(operation, row)})"
+            call = f"{name}({_arguments(operation, row)})"
         outcome = _outcome(operation, row)
         return Decoded(row.number, row.client, self._server(row), call, outcome, took_us)
 
@@ -71,21 +63,6 @@ class Decoder:
         if row.server in self.serves or row.badge == KERNEL_BADGE or not epoch:
             return row.server
         return self.devices[number] if number < len(self.devices) else row.server
-
-    def _operation(self, row: TraceRow) -> tuple[type[Interface] | None, Operation | None]:
-        for interface in self._candidates(row):
-            if row.opcode in interface.ops:
-                return interface, interface.ops[row.opcode]
-        return None, None
-
-    def _candidates(self, row: TraceRow) -> list[type[Interface]]:
-        """What the called object may be: a server, one of its objects, a device, the machine."""
-        served = self.serves.get(row.server)
-        if served is None:  # who serves no interface and is called all the same is the machine
-            return [Machine if row.badge == KERNEL_BADGE else Registers]
-        if row.badge == 0:
-            return [interface_of(served)]
-        return [o.result for o in served.ops.values() if is_interface(o.result)]
 
 
 def _arguments(operation: Operation, row: TraceRow) -> str:

@@ -6,7 +6,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from launcher.tracing import Decoder
     from ukernel.abi.interface import Interface
+
+
+def decoder(info: dict[str, Any]) -> Decoder:
+    """Puts the calls of this system in words."""
+    from launcher.tracing import Decoder
+
+    return Decoder(interfaces(info), info["devices"])
 
 
 def interfaces(info: dict[str, Any]) -> dict[str, type[Interface]]:

@@ -1,11 +1,10 @@
-"""observe: looking at a running system: ps, caps, kstat, trace, logs. Nothing here changes it."""
+"""observe: looking at a running system: ps, caps, kstat, logs. Nothing here changes it."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from launcher.client import Client, Refused
-from launcher.commands.common import AsJson, SystemName, show_json, show_table
-from ukernel.abi.syscalls import TraceRow, rights_text
+from launcher.commands.common import AsJson, SystemName, show_json, show_table, without_idle
+from ukernel.abi.syscalls import rights_text
 
 LOOK_AGAIN_S = 0.2  # between two looks of `--follow`
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")]
@@ -23,12 +22,13 @@ Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C
 
 PS_COLUMNS = [
     "name", "life", "state", "pid", "restarts", "cpu_percent", "rss_bytes", "calls", "replies",
-    "errors", "faults", "queued",
+    "channel_calls", "channel_served", "direct_calls", "errors", "faults", "queued",
 ]  # fmt: skip
 PS_TITLES = [
-    "NAME", "LIFE", "STATE", "PID", "RESTARTS", "CPU %", "RSS K", "CALLS", "REPLIES", "ERRORS",
-    "FAULTS", "QUEUE",
+    "NAME", "LIFE", "STATE", "PID", "RESTARTS", "CPU %", "RSS K", "CALLS", "REPLIES",
+    "BY CHANNEL", "SERVED SO", "DIRECT", "ERRORS", "FAULTS", "QUEUE",
 ]  # fmt: skip
+PAST = ("BY CHANNEL", "SERVED SO", "DIRECT")  # of systems in which calls pass the kernel by
 
 
 def ps(system: SystemName = "", as_json: AsJson = False) -> None:
@@ -45,7 +45,8 @@ def ps(system: SystemName = "", as_json: AsJson = False) -> None:
             row["state"] += ", suspended"
         row["rss_bytes"] = row["rss_bytes"] and row["rss_bytes"] // 1024
         row["pid"] = row["pid"] or None
-    show_table(PS_TITLES, [[row.get(column) for column in PS_COLUMNS] for row in rows])
+    table = [[row.get(column) for column in PS_COLUMNS] for row in rows]
+    show_table(*without_idle(PS_TITLES, table, PAST))
 
 
 def _kernel_row(info: dict[str, Any]) -> dict[str, Any]:
@@ -137,64 +138,6 @@ def kstat(system: SystemName = "", as_json: AsJson = False) -> None:
         show_json(counts)
     else:
         show_table(["COUNTER", "VALUE"], list(counts.items()))
-
-
-# --- trace --------------------------------------------------------------------------------------
-
-
-def trace(
-    system: SystemName = "",
-    follow: Follow = False,
-    decode: Annotated[bool, typer.Option("--decode", help="Names instead of numbers.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-) -> None:
-    """The finished calls that the kernel remembers, oldest first."""
-    with Client(system) as client, suppress(KeyboardInterrupt):
-        show = _decoder(client.ask("info")) if decode else _plain
-        for row in _rows(client, follow):
-            print(_as_json(show(row)) if as_json else show(row), flush=follow)
-
-
-def _rows(client: Client, follow: bool) -> Iterator[TraceRow]:
-    start = 0
-    while True:
-        page = client.trace(start)
-        yield from page
-        if page:
-            start = page[-1].number + 1
-        elif not follow or client.ended(LOOK_AGAIN_S):
-            return
-
-
-class _Plain(TraceRow):
-    """A row as it is."""
-
-    def __str__(self) -> str:
-        waited_us = (self.taken_ns - self.queued_ns) / 1e3 if self.taken_ns else 0.0
-        return (
-            f"{self.number} {self.client} -> {self.server}#{self.life} op {self.opcode} "
-            f"badge {self.badge} status {self.status} sent {self.sent_size} got {self.got_size} "
-            f"bytes, waited {waited_us:.0f} us, took {(self.done_ns - self.queued_ns) / 1e3:.0f} us"
-        )
-
-
-def _plain(row: TraceRow) -> Any:
-    return _Plain(*row)
-
-
-def _decoder(info: dict[str, Any]) -> Any:
-    """A function from rows to decoded ones, for this system's interfaces."""
-    from launcher.tracing import Decoder
-    from ukernel.abi.registry import resolve_interface
-
-    sys.path.append(info["directory"])
-    serves = {server: resolve_interface(name) for server, name in info["serves"].items()}
-    return Decoder(serves, info["devices"]).decode
-
-
-def _as_json(row: Any) -> str:
-    values = {k: v.hex() if isinstance(v, bytes) else v for k, v in row._asdict().items()}
-    return json.dumps(values)
 
 
 # --- logs ---------------------------------------------------------------------------------------

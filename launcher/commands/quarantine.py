@@ -9,7 +9,7 @@ import typer
 
 from launcher.client import Client, Refused
 from launcher.commands.common import AsJson, SystemName, finish, show_json, show_table
-from launcher.commands.interfaces import interfaces
+from launcher.commands.interfaces import decoder
 
 if TYPE_CHECKING:
     from launcher.tracing import Decoded, Decoder
@@ -54,8 +54,8 @@ def _release(client: Client, number: int, as_json: bool) -> None:
 
 
 def _list(info: dict[str, Any], rows: list[dict[str, Any]], as_json: bool) -> None:
-    decoder = _decoder(info)
-    rows = [{**row, "call": _decoded(decoder, row).call} for row in rows]
+    known = decoder(info)
+    rows = [{**row, "call": _decoded(known, row).call} for row in rows]
     if as_json:
         show_json(rows)
         return
@@ -75,7 +75,7 @@ def _replay(
 ) -> None:
     verdict = client.ask("replay", number)
     row = next(row for row in rows if row["number"] == number)
-    told = _decoded(_decoder(info), row, verdict)
+    told = _decoded(decoder(info), row, verdict)
     if as_json:
         show_json({**verdict, "server": row["server"], "call": told.call, "result": told.outcome})
     else:
@@ -84,15 +84,7 @@ def _replay(
     finish(STATUS[verdict["outcome"]])
 
 
-def _decoder(info: dict[str, Any]) -> Decoder:
-    from launcher.tracing import Decoder
-
-    return Decoder(interfaces(info), info["devices"])
-
-
-def _decoded(
-    decoder: Decoder, row: dict[str, Any], verdict: dict[str, Any] | None = None
-) -> Decoded:
+def _decoded(known: Decoder, row: dict[str, Any], verdict: dict[str, Any] | None = None) -> Decoded:
     """A request, and what became of it if anything did, as a trace shows a call."""
     from ukernel.abi.syscalls import TraceRow
 
@@ -102,4 +94,4 @@ def _decoded(
         row["number"], "", row["server"], 0, row["opcode"], row["badge"], status, row["length"],
         len(got), 0, 0, 0, sent, got,
     )  # fmt: skip
-    return decoder.decode(call)
+    return known.decode(call)

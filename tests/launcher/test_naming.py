@@ -23,6 +23,8 @@ SERVED = {"fs": FileSystem, "disk": Block, "unknown": Interface}
         ("machine", 1, 1 << 16, "Registers.load"),
         ("fs", 99, None, "operation 99"),
         ("unknown", 1, 0, "operation 1"),
+        ("unknown", 0xFF01, 0, "Channels.open"),
+        ("fs", 0xFF02, 5, "Channels.register"),
     ],
 )
 def test_a_number_has_the_name_of_what_was_called(
