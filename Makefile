@@ -21,8 +21,15 @@ check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Brokers to measure beside, as Debian calls them. What cannot be installed is told as absent.
+PEERS := dbus-daemon redis-server nats-server
+
 bench: $(VENV)/ready
-	$(BIN)/ukernel bench ipc --quick
+	@for peer in $(PEERS); do command -v $$peer >/dev/null || missing="$$missing $$peer"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing || true; fi
+	mkdir -p build/bench
+	$(BIN)/ukernel bench ipc --json build/bench/ipc.json --plot build/bench
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

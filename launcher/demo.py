@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launcher.bench import ipc
+from launcher.bench.plan import brief
 from launcher.bench.stats import percentile
 from launcher.config import load
 from launcher.job import Job
@@ -241,7 +242,7 @@ class Demo:
 
     def _bench(self) -> None:
         self.console.print("Measuring a kernel call beside two others, all on one core")
-        result = ipc.run_quick(None, lambda text: None)
+        result = ipc.measure(brief(), lambda text: None)
         self.found.bench = {row.peer: row.summary["p50"] / 1e3 for row in result.results}
         self.found.ratio = result.ratios["kernel_over_zmq_proxy_c_p50"]
 

@@ -1,29 +1,37 @@
-"""client: the task that measures the kernel path from the inside. Prints a Run on stdout.
+"""client: the task that measures a path of ours from the inside. Prints a Run on stdout.
 
-An ordinary application of an ordinary system: a stub, a checked capability, a traced call. Only
-the pipelined load goes below the stub, to have many calls under way.
+An ordinary application of an ordinary system: a stub, a checked capability, a traced call. The
+program is the same whether the system file sends its calls through the kernel or by a channel.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from collections import deque
 from typing import Any
 
 from launcher.bench import host
-from launcher.bench.load import Counts
-from launcher.bench.peers import measure
+from launcher.bench.job import Client, Job, carry_out
 from ukernel.abi import wire
 from ukernel.abi.services import Echo
 from ukernel.lib import task
-from ukernel.lib.stub import connect
+from ukernel.lib.connection import Connection
+from ukernel.lib.stub import begin, connect
 
 
 def main() -> None:
-    core, counts = int(sys.argv[1]), Counts(**json.loads(sys.argv[2]))
-    stub = connect(Echo, "echo")
+    job, by_channel = Job.parsed(sys.argv[1]), sys.argv[2] == "channel"
+    host.place(os.getpid(), job.core)
     connection = task.connection()
+    stub = connect(Echo, "echo")
+    client = of_stub(stub) if by_channel else of_kernel(stub, connection)
+    print(carry_out(job, client).dump(), flush=True)
+    connection.leave()
+
+
+def of_kernel(stub: Echo, connection: Connection) -> Client:
+    """Only its pipelined load goes below the stub: nothing but sending and receiving."""
     token = connection.capability("echo")
     opcode = next(number for number, o in Echo.ops.items() if o.name == "echo")
 
@@ -33,10 +41,20 @@ def main() -> None:
     def collect() -> Any:
         return wire.unpack(connection.collect().body)
 
-    run = measure(stub.echo, post, collect, counts)
-    run.strays = host.strays(os.getpid(), core)
-    print(run.dump(), flush=True)
-    connection.close()
+    return Client(stub.echo, post, collect)
+
+
+def of_stub(stub: Echo) -> Client:
+    """Calls under way as any task has them."""
+    under_way: deque[Any] = deque()
+
+    def post(data: bytes) -> None:
+        under_way.append(begin(stub.echo, data))
+
+    def collect() -> Any:
+        return under_way.popleft().result()
+
+    return Client(stub.echo, post, collect)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -13,7 +14,10 @@ from typing import Any
 
 import zmq
 
+from launcher.words import count
+
 HIDDEN = "hidden"  # what a virtual machine does not let us see
+LAST_CPU = 36  # column of /proc/PID/stat, counted from behind the name, proc(5)
 PROJECT = Path(__file__).parent.parent.parent
 
 
@@ -42,6 +46,23 @@ def versions() -> dict[str, str]:
         "libzmq": zmq.zmq_version(),
         "msgpack": metadata.version("msgpack"),
     }
+
+
+def version_of(package: str) -> str:
+    """Of a Python package; empty when it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def version_of_program(program: str) -> str:
+    """The first line that it says of its version; empty when it is not there."""
+    try:
+        asked = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return asked.stdout.partition("\n")[0]
 
 
 def commit() -> str:
@@ -76,25 +97,61 @@ def pinned(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def place(pid: int, core: int) -> None:
+    """Every thread of a process on one core. What they start later inherits it."""
+    for thread in _threads(pid):
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread.name), {core})
+
+
 def strays(pid: int, core: int) -> list[str]:
     """Threads of a process that may run anywhere but on `core`, libzmq's own included."""
     found = []
-    for thread in Path(f"/proc/{pid}/task").iterdir():
+    for thread in _threads(pid):
         status = _read(thread / "status")
         allowed = _field(status, "Cpus_allowed_list")
-        if allowed != str(core):
+        if allowed and allowed != str(core):
             name = _field(status, "Name")
             found.append(f"thread {thread.name} ({name}) may run on {allowed}, not only {core}")
     return found
 
 
-def steal_ticks(core: int) -> int:
-    """Clock ticks in which the hypervisor ran something else on `core`, since boot (proc(5))."""
+def migrations(pid: int, core: int) -> dict[str, int]:
+    """How often Linux will have moved each thread of a process to another core once all are on
+    `core`, where it tells. Who sleeps elsewhere has yet to come over."""
+    found = {}
+    for thread in _threads(pid):
+        moves = _field(_read(thread / "sched"), "se.nr_migrations")
+        columns = _read(thread / "stat").rpartition(")")[2].split()
+        if moves.isdigit() and len(columns) > LAST_CPU:
+            found[thread.name] = int(moves) + (columns[LAST_CPU] != str(core))
+    return found
+
+
+def moved(pid: int, core: int, before: dict[str, int]) -> list[str]:
+    """What `migrations` says more than `before`, in words. New threads begin where they are."""
+    return [
+        f"thread {name} was moved to another core, {count(moves - before[name], 'time')}"
+        for name, moves in migrations(pid, core).items()
+        if moves > before.get(name, moves)
+    ]
+
+
+def steal_ticks(*cores: int) -> int:
+    """Clock ticks in which the hypervisor ran something else on `cores`, since boot (proc(5))."""
+    names, ticks = {f"cpu{core}" for core in cores}, 0
     for line in _read("/proc/stat").splitlines():
-        name, *ticks = line.split()
-        if name == f"cpu{core}" and len(ticks) > 7:
-            return int(ticks[7])
-    return 0
+        name, *columns = line.split()
+        if name in names and len(columns) > 7:
+            ticks += int(columns[7])
+    return ticks
+
+
+def _threads(pid: int) -> list[Path]:
+    try:
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:  # it has ended
+        return []
 
 
 def _read(path: str | Path) -> str:

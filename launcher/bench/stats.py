@@ -11,6 +11,11 @@ Number = TypeVar("Number", int, float)
 
 RESAMPLES = 2000
 SEED = 1  # the interval of the same figures is always the same
+# Parts of a distribution, for a curve of it: denser where it gets rare.
+POINTS = (
+    *(n / 100 for n in range(0, 90, 5)), *(n / 1000 for n in range(900, 990, 10)),
+    *(n / 10000 for n in range(9900, 9990, 10)), 0.999, 0.9995, 0.9999, 1.0,
+)  # fmt: skip
 
 
 def percentile(ordered: Sequence[Number], part: float) -> Number:
@@ -19,7 +24,7 @@ def percentile(ordered: Sequence[Number], part: float) -> Number:
     return ordered[min(max(rank, 1), len(ordered)) - 1]
 
 
-def percentiles(samples: Sequence[int]) -> dict[str, int]:
+def percentiles(samples: Sequence[Number]) -> dict[str, Number]:
     """min, p50, p90, p99, p999 and max of at least one sample."""
     ordered = sorted(samples)
     parts = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}

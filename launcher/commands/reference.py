@@ -77,14 +77,40 @@ def _bench() -> None:
 @bench.command("ipc")
 def bench_ipc(
     json_file: JsonFile = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A few seconds.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="DIR", help="Write pictures, SVG and PNG.")
+    ] = None,
+    matrix: Annotated[
+        str, typer.Option(metavar="PAIRS", help="Of cores: one of each class, or the full map.")
+    ] = "one",
+    quick: Annotated[bool, typer.Option("--quick", help="The essentials, within 40 s.")] = False,
 ) -> None:
-    """What a call costs, beside a C zmq_proxy and a bare Python router in the same run."""
-    from launcher.bench.ipc import print_table, run_quick
+    """What a call costs, through the kernel and by channels, beside what others do."""
+    if matrix not in ("one", "full"):
+        raise Refused(f"--matrix {matrix}: it is one or full", 2)
+    if quick and matrix == "full":
+        raise Refused("--matrix full is not quick: leave one of them out", 2)
 
-    if not quick:
-        raise Refused("only the quick bench exists: add --quick", 2)
-    print_table(run_quick(json_file, lambda line: print(line, file=sys.stderr)))
+    from launcher.bench import ipc, pictures, plan
+    from launcher.bench.result import INVALID
+    from launcher.bench.table import print_table
+
+    try:  # before minutes are spent
+        if json_file is not None:
+            json_file.touch()
+        if plot is not None:
+            pictures.require_matplotlib()
+            plot.mkdir(parents=True, exist_ok=True)
+    except (pictures.NoMatplotlib, OSError) as error:
+        raise Refused(str(error), 2) from None
+    what = plan.quick() if quick else plan.full(every_pair=matrix == "full")
+    result = ipc.measure(what, lambda line: print(line, file=sys.stderr, flush=True))
+    if json_file is not None:
+        result.write(json_file)
+    print_table(result)
+    for file in pictures.draw(result, plot) if plot is not None else ():
+        print(file, file=sys.stderr)
+    finish(1 if result.status == INVALID else 0)
 
 
 @bench.command("recovery")
