@@ -17,12 +17,14 @@ from launcher.commands import (
     blocked,
     boot,
     chaos,
+    compare,
     events,
     observe,
     quarantine,
     reference,
     stop,
     top,
+    trace,
 )
 from launcher.rundir import RunDirError
 from launcher.source import ConfigError
@@ -39,9 +41,9 @@ app = typer.Typer(
 )
 for command in (
     reference.check, boot.up, observe.ps, top.top, blocked.blocked, act.kill, act.restart,
-    stop.stop, observe.caps, observe.kstat, observe.trace, events.events, observe.logs,
+    stop.stop, observe.caps, observe.kstat, trace.trace, events.events, observe.logs,
     quarantine.quarantine, act.down, reference.schema, reference.manual, reference.demo,
-    blast.blast,
+    blast.blast, compare.compare,
 ):  # fmt: skip
     app.command()(command)
 app.command(context_settings=PASS_THROUGH)(act.fs)

@@ -15,6 +15,9 @@ import psutil
 from ukernel.abi.syscalls import DEAD, EVENT_DENIED, FAILED, READY
 
 KERNEL = "kernel"
+GROWING = (
+    "calls", "replies", "channel_calls", "channel_served", "direct_calls", "waited_ns",
+)  # fmt: skip
 DONE = "calls_done"  # the kernel's counter of calls that have had their outcome
 
 
@@ -48,7 +51,10 @@ class Figures(NamedTuple):
     rss_bytes: int | None
     calls_per_s: float  # that it made
     replies_per_s: float  # that it gave
-    latency_us: float | None  # mean of those replies, from the call on
+    channel_calls_per_s: float  # that it made past the kernel
+    channel_served_per_s: float  # of such, that it took
+    direct_calls_per_s: float  # that it made within its process
+    latency_us: float | None  # mean of the replies by the kernel, from the call on
     queued: int
     taken: int
     faults: int
@@ -59,7 +65,8 @@ class Interval(NamedTuple):
     """A system between two looks. `deaths` and `denials` are since the boot."""
 
     seconds: float
-    calls_per_s: float
+    calls_per_s: float  # by the kernel
+    past_per_s: float  # by channel or direct
     deaths: int
     denials: int
     tasks: list[Figures]
@@ -70,15 +77,14 @@ def interval(before: Look, after: Look) -> Interval:
     seconds = max(after.at_ns - before.at_ns, 1) / 1e9
     old = {row["name"]: row for row in before.rows}
     calls = after.counters.get(DONE, 0) - before.counters.get(DONE, 0)
+    tasks = [_task(before, after, old.get(r["name"], {}), r, seconds) for r in after.rows]
     return Interval(
         seconds,
         calls / seconds,
+        sum(task.channel_calls_per_s + task.direct_calls_per_s for task in tasks),
         sum(row["restarts"] + (row["state"] in (DEAD, FAILED)) for row in after.rows),
         after.counters.get(EVENT_DENIED, 0),
-        [
-            _kernel(before, after, calls / seconds, seconds),
-            *(_task(before, after, old.get(row["name"], {}), row, seconds) for row in after.rows),
-        ],
+        [_kernel(before, after, calls / seconds, seconds), *tasks],
     )
 
 
@@ -86,7 +92,7 @@ def _task(
     before: Look, after: Look, old: Mapping[str, Any], row: Mapping[str, Any], seconds: float
 ) -> Figures:
     name, state = row["name"], row["state"]
-    gained = {key: row[key] - old.get(key, 0) for key in ("calls", "replies", "waited_ns")}
+    gained = {key: row[key] - old.get(key, 0) for key in GROWING}
     usage = after.usage.get(name)
     if usage is not None and usage.suspended:
         state += ", suspended"
@@ -99,6 +105,9 @@ def _task(
         usage and usage.rss_bytes,
         gained["calls"] / seconds,
         gained["replies"] / seconds,
+        gained["channel_calls"] / seconds,
+        gained["channel_served"] / seconds,
+        gained["direct_calls"] / seconds,
         gained["waited_ns"] / gained["replies"] / 1e3 if gained["replies"] else None,
         row["queued"],
         row["taken"],
@@ -112,8 +121,9 @@ def _kernel(before: Look, after: Look, calls_per_s: float, seconds: float) -> Fi
     cpu_percent = _cpu_percent(before.usage.get(KERNEL), usage, seconds)
     rss_bytes = usage and usage.rss_bytes
     return Figures(
-        KERNEL, 1, READY, 0, cpu_percent, rss_bytes, calls_per_s, 0.0, None, 0, 0, 0, None
-    )
+        KERNEL, 1, READY, 0, cpu_percent, rss_bytes, calls_per_s, 0.0, 0.0, 0.0, 0.0, None,
+        0, 0, 0, None,
+    )  # fmt: skip
 
 
 def _cpu_percent(before: Usage | None, after: Usage | None, seconds: float) -> float | None:

@@ -1,0 +1,1 @@
+"""Servers that tests of the launcher start."""
