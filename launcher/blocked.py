@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ukernel.abi.syscalls import READY
+from ukernel.abi.syscalls import DEAD, FAILED, READY, STOPPED
 
+GONE = (DEAD, FAILED, STOPPED)
 Rows = Mapping[str, Mapping[str, Any]]  # by name
 
 
@@ -22,6 +23,7 @@ class Wait(NamedTuple):
     opcode: int
     badge: int | None  # of the called object; None: the kernel does not say
     since_ns: int  # CLOCK_MONOTONIC
+    way: str = ""  # past the kernel: "by channel" or "direct"
 
 
 class Chain(NamedTuple):
@@ -67,10 +69,11 @@ def stalls(
     found = []
     for name, row in known.items():
         idle = row["state"] != READY or name in suspended
-        if row["queued"] or (row["taken"] and idle):
+        taken = row["taken"] + row.get("in_hand", 0)
+        if row["queued"] or (taken and idle):
             culprit = _follow(waits, name)[-1].callee if name in waits else name
             why = _why(known, culprit, suspended, now_ns)
-            found.append(Stall(name, row["queued"], row["taken"], culprit, why))
+            found.append(Stall(name, row["queued"], taken, culprit, why))
     return found
 
 
@@ -81,10 +84,16 @@ def _graph(rows: Iterable[Mapping[str, Any]]) -> tuple[Rows, dict[str, Wait]]:
 
 
 def _wait(row: Mapping[str, Any]) -> Wait | None:
-    if not row["waits_for"]:
+    """What the kernel says, or else what the task itself does."""
+    if row["waits_for"]:
+        badge = row.get("waits_badge")
+        return Wait(row["name"], row["waits_for"], row["waits_op"], badge, row["waits_since_ns"])
+    told = row.get("waits")
+    if not told or row["state"] in GONE:
         return None
-    badge = row.get("waits_badge")
-    return Wait(row["name"], row["waits_for"], row["waits_op"], badge, row["waits_since_ns"])
+    callee = told["callee"]
+    whom = row["name"], callee["name"], told["opcode"], callee["badge"]
+    return Wait(*whom, told["since_ns"], told["way"])
 
 
 def _follow(waits: Mapping[str, Wait], name: str) -> list[Wait]:
@@ -106,6 +115,8 @@ def _why(known: Rows, name: str, suspended: Collection[str], now_ns: int) -> str
         return f"is {row['state']}"
     if name in suspended:
         return "is suspended"
+    if not row["taken"] and row.get("in_hand"):
+        return f"is at work, on {row['in_hand']} by channel"
     if not row["taken"]:
         return "has not taken it"
     return f"is at work, on its oldest call for {(now_ns - row['oldest_ns']) / 1e6:.0f} ms"

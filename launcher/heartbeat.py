@@ -29,6 +29,7 @@ class Vital(NamedTuple):
     waits_for: str = ""  # the server that it is blocked in a call on
     starved: bool = False  # it was ready to run, and Linux ran others
     used_bytes: int = 0  # of private memory
+    says_it_waits_for: str = ""  # so it tells where the kernel does not see it; it answers pings
 
 
 @dataclass
@@ -48,7 +49,8 @@ def ailment(pulse: Pulse, spec: Server, vital: Vital, now_s: float) -> str:
     own_s = _own_time_s(pulse, vital, now_s)
     if spec.memory is not None and vital.used_bytes > spec.memory:
         return f"has {vital.used_bytes} bytes of memory, and may have {spec.memory}"
-    return _hung(pulse, spec, vital, own_s) or _overlong(pulse, spec, vital, now_s, own_s)
+    stuck_s = 0.0 if vital.says_it_waits_for else own_s
+    return _hung(pulse, spec, vital, own_s) or _overlong(pulse, spec, vital, now_s, stuck_s)
 
 
 def ping_due(pulse: Pulse, spec: Server, now_s: float) -> bool:
@@ -69,7 +71,8 @@ def _own_time_s(pulse: Pulse, vital: Vital, now_s: float) -> float:
 
 
 def _hung(pulse: Pulse, spec: Server, vital: Vital, own_s: float) -> str:
-    """It leaves a ping unanswered, and says nothing else either."""
+    """It leaves a ping unanswered, and says nothing else either. That it says it waits excuses
+    nobody: such waits answer pings, and who spins leaves its last word standing."""
     pulse.asked = pulse.asked and vital.heard_s < pulse.pinged_s
     pulse.silent_s += own_s
     silent_ms = 1000 * pulse.silent_s

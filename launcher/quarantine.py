@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 
 from ukernel.abi.recorder import SIZE, Note, Recorder
+from ukernel.abi.tally import Tally
 
 LETHAL = 2  # lives
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -36,12 +37,14 @@ class Box:
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)  # nobody can cut it under our mapping
         self._memory = mmap.mmap(self.fd, SIZE)
         self._recorder = Recorder(memoryview(self._memory))
+        self.tally = Tally(memoryview(self._memory))
         self._cases: dict[bytes, Case] = {}
 
     def open(self, guilty: bool) -> Case | None:
         """After a death: the request that was in hand, when it is to blame for it."""
         note = self._recorder.note()
         self._recorder.drop()
+        self.tally.buried()
         self._acquit()
         if note is None or not guilty:
             return None
@@ -50,6 +53,10 @@ class Box:
         case.seen = time.time()
         self._publish()
         return case
+
+    def in_hand(self) -> tuple[int, ...]:
+        """Two looks that find the same have found the same request in hand; () is none."""
+        return self._recorder.in_hand()
 
     @property
     def quarantined(self) -> list[Case]:

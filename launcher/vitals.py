@@ -58,9 +58,10 @@ class Examiner:
                 row.heard_ns / 1e9,
                 row.progress_ns / 1e9,
                 min(begun, default=0) / 1e9,
-                waiting.callee.name if waiting else row.waits_for,
+                row.waits_for,
                 starved,
                 self._used_bytes(pid, settled, limit) if limit is not None else 0,
+                waiting.callee.name if waiting else "",
             )
         return found
 
@@ -107,9 +108,15 @@ def of_processes(tasks: Iterable[Task], found: Mapping[str, Vital]) -> dict[str,
             heard_s=max(v.heard_s for v in vitals),
             progress_s=max(v.progress_s for v in vitals),
             oldest_s=min(taken, default=0.0),
-            waits_for=next((v.waits_for for v in vitals if v.waits_for not in {"", *within}), ""),
+            waits_for=_elsewhere((v.waits_for for v in vitals), within),
+            says_it_waits_for=_elsewhere((v.says_it_waits_for for v in vitals), within),
         )
     return joint
+
+
+def _elsewhere(waits: Iterable[str], within: set[str]) -> str:
+    """Of whom the members of a process wait for, somebody who is not in it."""
+    return next((name for name in waits if name not in {"", *within}), "")
 
 
 def _waited_ns(pid: int) -> int:

@@ -101,6 +101,15 @@ def storage(ukernel: Ukernel, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
+def storage_kernel(ukernel: Ukernel, tmp_path: Path) -> Iterator[str]:
+    """configs/storage-kernel.yaml, whose calls the kernel sees, up on a fresh disk; its name."""
+    image = f"disk0={tmp_path / 'disk.img'}"
+    ukernel("up", str(CONFIGS / "storage-kernel.yaml"), "--detach", "--image", image)
+    yield "storage-kernel"
+    ukernel("down", "--all")
+
+
+@pytest.fixture
 def minimal(ukernel: Ukernel) -> Iterator[str]:
     """configs/minimal.yaml, up; its name."""
     ukernel("up", str(CONFIGS / "minimal.yaml"), "--detach")

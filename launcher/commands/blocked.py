@@ -69,6 +69,7 @@ def _as_json(
                         "opcode": wait.opcode,
                         "operation": operation_name(served, wait.callee, wait.opcode, wait.badge),
                         "waited_ms": (now_ns - wait.since_ns) / 1e6,
+                        "way": wait.way or "kernel",
                     }
                     for wait in chain.waits
                 ],
@@ -89,7 +90,8 @@ def _lines(served: Served, now_ns: int, chains: list[Chain], stalls: list[Stall]
         line = chain.waits[0].caller
         for wait in chain.waits:
             name = operation_name(served, wait.callee, wait.opcode, wait.badge)
-            line += f" -> {wait.callee} {name} {(now_ns - wait.since_ns) / 1e6:.0f} ms"
+            way = f" {wait.way}" if wait.way else ""
+            line += f" -> {wait.callee} {name}{way} {(now_ns - wait.since_ns) / 1e6:.0f} ms"
         lines.append(f"{line}: {chain.culprit} {chain.why}")
     for stall in stalls:
         held = f"{stall.server}: {stall.queued} queued, {stall.taken} taken"

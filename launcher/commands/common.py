@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,3 +74,12 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def without_idle(
+    titles: list[str], rows: Sequence[Sequence[Any]], idle: Collection[str]
+) -> tuple[list[str], list[list[Any]]]:
+    """The table without those columns, of these titles, in which there is nothing but zeros."""
+    empty = [t in idle and not any(row[at] for row in rows) for at, t in enumerate(titles)]
+    kept = [at for at in range(len(titles)) if not empty[at]]
+    return [titles[at] for at in kept], [[row[at] for at in kept] for row in rows]

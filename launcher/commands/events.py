@@ -16,7 +16,7 @@ from launcher.commands.observe import LOOK_AGAIN_S, Follow
 
 KINDS = (
     "ready", "serving", "died", "killed", "failed", "suspect", "poison", "denied", "fault", "lost",
-    "log", "asked",
+    "log", "asked", "unscheduled",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from launcher.client import Client, Refused
-from launcher.commands.common import SystemName, show_table
+from launcher.commands.common import SystemName, show_table, without_idle
 
 if TYPE_CHECKING:
     from launcher.meter import Interval, Look
@@ -26,13 +26,18 @@ ENDED = 3  # the code of a refusal by a system that is no more
 
 COLUMNS = [
     "name", "life", "state", "restarts", "cpu_percent", "rss_kib", "calls_per_s", "replies_per_s",
-    "latency_us", "queued", "taken", "faults", "ready_s",
+    "channel_calls_per_s", "channel_served_per_s", "direct_calls_per_s", "latency_us", "queued",
+    "taken", "faults", "ready_s",
 ]  # fmt: skip
 TITLES = [
-    "NAME", "LIFE", "STATE", "RESTARTS", "CPU %", "RSS K", "CALLS/S", "REPLIES/S", "MEAN us",
-    "QUEUE", "TAKEN", "FAULTS", "READY s",
+    "NAME", "LIFE", "STATE", "RESTARTS", "CPU %", "RSS K", "CALLS/S", "REPLIES/S", "BY CHANNEL/S",
+    "SERVED SO/S", "DIRECT/S", "MEAN us", "QUEUE", "TAKEN", "FAULTS", "READY s",
 ]  # fmt: skip
-DISPENSABLE = ["FAULTS", "TAKEN", "RESTARTS", "RSS K", "READY s", "LIFE", "REPLIES/S"]  # in order
+PAST = ("BY CHANNEL/S", "SERVED SO/S", "DIRECT/S")  # shown where calls pass the kernel by
+DISPENSABLE = [  # in this order
+    "FAULTS", "TAKEN", "RESTARTS", "RSS K", "READY s", "LIFE", "DIRECT/S", "SERVED SO/S",
+    "REPLIES/S", "BY CHANNEL/S",
+]  # fmt: skip
 
 Every = Annotated[float, typer.Option(metavar="SECONDS", min=0.05, help="Length of an interval.")]
 
@@ -135,24 +140,25 @@ def _as_json(system: str, each: Interval) -> str:
 
 
 def _headline(system: str, each: Interval) -> str:
+    past = f", {each.past_per_s:.0f} more past the kernel," if each.past_per_s else ""
     return (
-        f"{system}: {each.calls_per_s:.0f} calls/s in {each.seconds:.1f} s; since the boot "
+        f"{system}: {each.calls_per_s:.0f} calls/s{past} in {each.seconds:.1f} s; since the boot "
         f"{each.deaths} deaths, {each.denials} denials"
     )
 
 
 def _print(system: str, each: Interval) -> None:
     print(_headline(system, each))
-    show_table(TITLES, _rows(each))
+    show_table(*_table(each))
 
 
-def _rows(each: Interval) -> list[list[Any]]:
+def _table(each: Interval) -> tuple[list[str], list[list[Any]]]:
     rows = []
     for figures in each.tasks:
         rss_kib = None if figures.rss_bytes is None else figures.rss_bytes // 1024
         values = {**figures._asdict(), "rss_kib": rss_kib}
         rows.append([values[column] for column in COLUMNS])
-    return rows
+    return without_idle(TITLES, rows, PAST)
 
 
 def _on_screen(watcher: Watcher) -> None:
@@ -161,6 +167,6 @@ def _on_screen(watcher: Watcher) -> None:
     with Screen() as screen, key_q() as stop_in:
 
         def show(each: Interval) -> None:
-            screen.draw(_headline(watcher.client.name, each), TITLES, _rows(each), DISPENSABLE)
+            screen.draw(_headline(watcher.client.name, each), *_table(each), DISPENSABLE)
 
         watcher.watch(show, stop_in, FIRST_S)

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+import zmq
 
 from tests.adversary.conftest import WorldMaker
 from tests.adversary.tasks.haunted import ACT, IN_VAIN, LENGTH, MESSAGES, Haunted
@@ -23,6 +24,8 @@ from tests.adversary.tasks.stubborn import Stubborn
 from tests.adversary.world import MORTAL, PROOF, World, gone, launched, own_opcode
 from ukernel.abi import wire
 from ukernel.abi.errors import DeadUnknown
+from ukernel.abi.services import Echo
+from ukernel.lib.stub import release
 
 STUBBORN = "run: tests.adversary.tasks.stubborn, serves: tests.adversary.tasks.stubborn:Stubborn"
 CHAIN = f"""
@@ -192,6 +195,18 @@ def limited(make_world: WorldMaker) -> World:
   deep: {{{STUBBORN}, heartbeat: {{max_call_s: {MOST_CALL_S}}}}}
   attacker: {{run: servers.client, calls: [deep], start: demand}}
 """)
+
+
+def test_who_leaves_is_not_taken_for_one_that_does_not_read(world: World) -> None:
+    """Not even right after it has told the kernel something that the kernel answers."""
+    for _ in range(8):
+        leaving = world.intrude()
+        leaving.socket.set(zmq.LINGER, 1000)
+        release(leaving.stub(Echo, "echo"))
+        leaving.leave()
+        world.bury(leaving)
+    world.check()
+    assert nobody_was_killed(world)
 
 
 def test_31_a_call_in_hand_without_progress(make_world: WorldMaker) -> None:

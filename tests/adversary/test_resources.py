@@ -149,18 +149,17 @@ def test_30_client_that_never_reads(make_world: WorldMaker) -> None:
     run: tests.adversary.tasks.deaf
     calls: [echo]
     args: {{size: {size}}}
-    restart: {{max_restarts: 1}}
+    restart: {{max_restarts: 3, backoff: {{first_ms: 0}}}}
 """)
     memory = kernel_process(world).memory_info
     peaks, before = [0], memory().rss
     world.system.after_events.append(lambda: peaks.append(memory().rss))
-    for life in (1, 2):
+    for life in (1, 2, 3, 4):
         world.told("lost", f"deaf#{life}", "does not read its messages")
         world.told("died", f"deaf#{life}", "does not read its messages")
     world.told("failed", "deaf", "not restarted")
     most = MESSAGES * size + QUOTA.queued_bytes
-    assert max(peaks) - before < most
-    world.until(lambda: memory().rss - before < most / 4, "the kernel to let go of it")
+    assert max(peaks) - before < most  # of all lives together: what waited for one is gone
 
 
 MUTE = (

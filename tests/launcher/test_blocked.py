@@ -78,6 +78,33 @@ def test_a_badge_is_passed_on_where_there_is_one() -> None:
     assert chain.waits[0].badge == 4
 
 
+def told_by(name: str, callee: str, since_ms: int, way: str = "by channel") -> dict[str, Any]:
+    """A task that says itself what the kernel does not know."""
+    whom = {"name": callee, "badge": 0}
+    since_ns = NOW_NS - since_ms * 1_000_000
+    return row(name, waits={"callee": whom, "opcode": 3, "way": way, "since_ns": since_ns})
+
+
+def test_waits_past_the_kernel_and_those_it_knows_make_one_chain() -> None:
+    rows = [row("app", "fs", 9), told_by("fs", "disk", 8), row("disk", in_hand=2)]
+    (chain,) = chains(rows, [], NOW_NS)
+    assert told([chain]) == ["app -> fs -> disk: is at work, on 2 by channel"]
+    assert [(w.way, w.opcode, w.badge) for w in chain.waits] == [
+        ("", 2, None),
+        ("by channel", 3, 0),
+    ]
+    assert told(chains(rows, ["disk"], NOW_NS)) == ["app -> fs -> disk: is suspended"]
+    assert stalls(rows, ["disk"], NOW_NS) == [Stall("disk", 0, 2, "disk", "is suspended")]
+    assert stalls([row("fs", queued=1), rows[2]], [], NOW_NS)[0].culprit == "fs"
+    assert stalls([{**rows[1], "queued": 1}, rows[2]], [], NOW_NS)[0].culprit == "disk"
+
+
+def test_what_the_kernel_says_is_believed_first_and_of_the_dead_nothing() -> None:
+    both = {**told_by("fs", "disk", 8), **row("fs", "timer", 2)}
+    assert chains([both], [], NOW_NS)[0].culprit == "timer"
+    assert chains([{**told_by("fs", "disk", 8), "state": "dead"}], [], NOW_NS) == []
+
+
 NAMES = list("abcdef")
 
 

@@ -81,7 +81,7 @@ def test_a_suspended_server_is_shown_as_such(ukernel: Ukernel, minimal: str) -> 
     ukernel("kill", "echo", "--signal", "CONT")
 
 
-def test_caps_kstat_trace_logs(ukernel: Ukernel, storage: str) -> None:
+def test_caps_kstat_trace_logs(ukernel: Ukernel, storage_kernel: str) -> None:
     ukernel("fs", "put", "-", "/a", stdin="text")
     fs_caps = as_json(ukernel, "caps", "fs")
     (disk,) = [c for c in fs_caps if c["object"] == "disk" and c["holder"] == "fs#1"]

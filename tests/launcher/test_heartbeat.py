@@ -354,3 +354,19 @@ def test_a_call_with_progress_in_time_is_never_killed(
             progress_s += (0.1 + 0.9 * share) * limit_s
         vital = Vital(now_s, progress_s, 1000.0, "x" if waiting else "", starved)
         assert ailment(pulse, spec, vital, now_s) == ""
+
+
+def test_who_spins_while_it_says_that_it_waits_is_hung() -> None:
+    """Its word stands in its page for as long as it spins; and such waits answer pings."""
+    watched = Watched(silent=True)
+    watched.now(says_it_waits_for="disk")
+    assert watched.look() == ""  # the ping
+    assert watched.until_killed() == (3, "hung: silent for 300 ms after a ping")
+
+
+def test_who_says_that_it_waits_is_not_to_blame_for_a_long_call() -> None:
+    watched = Watched(server(max_call_s=1))
+    watched.now(oldest_s=watched.now_s, says_it_waits_for="disk")
+    assert watched.until_killed(100) == (0, "")
+    watched.now(says_it_waits_for="")
+    assert watched.until_killed()[1].startswith("has a call in hand for ")

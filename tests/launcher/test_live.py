@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from launcher import requests, rounds, system
+from launcher import lives, requests, rounds, system
 from launcher.client import Client
 from launcher.commands.events import KINDS
 from launcher.commands.screen import fitting
@@ -342,7 +342,7 @@ def test_events_that_were_dropped_are_said_to_be(ukernel: Ukernel, up_with: UpWi
 
 
 def test_every_kind_of_event_can_be_asked_for() -> None:
-    source = "".join(inspect.getsource(module) for module in (system, rounds))
+    source = "".join(inspect.getsource(module) for module in (system, rounds, lives))
     said = set(re.findall(r"self\._?say\(\"(\w+)\"", source)) | {"poison", "suspect"}
     from_kernel = {v for k, v in vars(syscalls).items() if k.startswith("EVENT_")}
     assert set(KINDS) == said | from_kernel | {requests.ASKED}

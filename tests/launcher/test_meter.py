@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from launcher.meter import KERNEL, Figures, Look, Usage, interval, used
+from launcher.meter import GROWING, KERNEL, Figures, Look, Usage, interval, used
 
 SECOND = 1_000_000_000
 
 
 def row(name: str, **changes: Any) -> dict[str, Any]:
-    blank = dict.fromkeys(("calls", "replies", "waited_ns", "queued", "taken", "faults"), 0)
+    blank = dict.fromkeys((*GROWING, "queued", "taken", "faults"), 0)
     rest = {"life": 1, "state": "ready", "restarts": 0, "ready_ns": SECOND}
     return {"name": name, **blank, **rest, **changes}
 
@@ -87,6 +87,15 @@ def test_the_whole_system() -> None:
     found = interval(before, after)
     assert (found.seconds, found.calls_per_s, found.deaths, found.denials) == (2.0, 15.0, 3, 3)
     assert (found.tasks[0].calls_per_s, found.tasks[0].cpu_percent) == (15.0, 50.0)
+
+
+def test_calls_past_the_kernel_are_told_beside_those_it_passed_on() -> None:
+    before = look(1, row("fs", channel_calls=10), row("disk"))
+    after = look(3, row("fs", channel_calls=30, direct_calls=6), row("disk", channel_served=20))
+    found = interval(before, after)
+    _, fs, disk = found.tasks
+    assert (fs.channel_calls_per_s, fs.direct_calls_per_s, fs.calls_per_s) == (10.0, 3.0, 0.0)
+    assert (disk.channel_served_per_s, found.past_per_s) == (10.0, 13.0)
 
 
 def test_what_linux_says() -> None:

@@ -44,8 +44,7 @@ class Slot:
     def refuses(self, request: Request) -> bool:
         life = self.life()
         badge, opcode, body = request
-        life.take(1 << 40, badge, opcode, body)
-        found = life.any_poison and life.in_hand_is_poison()
+        found = life.take(1 << 40, badge, opcode, body) and life.in_hand_is_poison()
         life.drop()
         return found
 

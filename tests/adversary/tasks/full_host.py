@@ -23,17 +23,17 @@ from ukernel.lib.memory import Region
 
 CLONE_NEWNS = 0x20000  # linux/sched.h
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18  # linux/mount.h
-ROOM = "size=1m,nr_inodes=100"  # less than the image may grow to
+ROOM = "size=4m,nr_inodes=100"  # less than the image may grow to, by 1 MiB at a time
 FILES = """
   disk: {run: servers.disk, serves: block, devices: [disk0]}
   fs: {run: servers.fs, serves: file, calls: [disk], state: disk, args: {format_if_blank: true}}
   late: {run: servers.echo, start: demand}
   attacker: {run: servers.client, calls: [fs], start: demand}
-hardware: {disk0: {model: virtio-blk, image: disk.img, size: 1MiB}}
+hardware: {disk0: {model: virtio-blk, image: disk.img, size: 8MiB}}
 """
-SIZE = 16 << 10  # bytes of a file
+SIZE = 64 << 10  # bytes of a file
 KEPT = 4  # files that are there before
-ROUNDS = 32
+ROUNDS = 32  # enough to go where the image has no room yet
 
 
 class Ledger:
