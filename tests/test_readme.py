@@ -21,8 +21,10 @@ import pytest
 import zmq
 from typer.main import get_command
 
-from launcher import foreground, supervisor, system, vitals
-from launcher.bench import outages
+from launcher import foreground, placement, supervisor, system, vitals
+from launcher.bench import outages, result
+from launcher.bench.hops import CHANNEL_HOPS, KERNEL_HOPS
+from launcher.bench.paths import PATHS
 from launcher.board import REGIONS
 from launcher.chaos import journal
 from launcher.chaos.catalogue import (
@@ -40,6 +42,7 @@ from launcher.chaos.nemesis import Sweep
 from launcher.chaos.plan import ends_s, legs, plan
 from launcher.cli import app
 from launcher.commands.events import KINDS
+from launcher.compare.result import SCHEMA as COMPARE_SCHEMA
 from launcher.demo import Findings, broker_lines
 from launcher.heartbeat import LATE_S
 from launcher.reader import MAX_BYTES, MAX_NESTING, MAX_VALUES
@@ -57,6 +60,10 @@ from ukernel.abi.recorder import MOST_BODY, MOST_POISON
 from ukernel.abi.syscalls import RIGHT_NAMES, Quota
 from ukernel.broker.shell import OPTIONS, TICK_MS
 from ukernel.broker.state import GOT_HEAD, SENT_HEAD, TRACE_LENGTH
+from ukernel.lib.channel import MOST_REGISTERED
+from ukernel.lib.link import SELDOM
+from ukernel.lib.reception import MOST_DOORS
+from ukernel.lib.ring import SLOT, SLOTS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -164,7 +171,7 @@ def _commands(prefix: str, group: Any) -> Iterator[tuple[str, str, str]]:
             continue
         arguments, options = [], []
         for param in command.params:
-            word = param.metavar or param.name.upper()
+            word = (param.metavar or param.name.upper()).replace("|", r"\|")  # in a table
             if param.param_type_name == "argument":
                 arguments.append(word if param.required else f"[{word}]")
             elif not param.hidden:
@@ -181,7 +188,7 @@ def limit_table() -> str:
         ("calls without an outcome, of one life", quota.calls, "`E_OVERLOAD`"),
         ("bytes in those calls", f"{quota.queued_bytes // MIB} MiB", "`E_OVERLOAD`"),
         ("capabilities that one life pays for", quota.caps, "`E_OVERLOAD`"),
-        ("regions and notifications of one life", quota.objects, "`E_OVERLOAD`"),
+        ("regions, notifications and channels of one life", quota.objects, "`E_OVERLOAD`"),
         ("mappings in one device's IOMMU domain", quota.mappings, "`E_OVERLOAD`"),
         ("bytes of regions without `memory:`", f"{REGIONS // MIB} MiB", "`E_OVERLOAD`"),
         ("body of a message", f"{wire.MAX_BODY // KIB} KiB", "ZeroMQ cuts the sender off"),
@@ -190,6 +197,10 @@ def limit_table() -> str:
         ("elements of one list or map in a body", wire.MAX_ELEMENTS, "`E_PROTO`"),
         ("messages that a task leaves unread", OPTIONS[zmq.SNDHWM], "it is killed"),
         ("how late a deadline is seen", f"{TICK_MS} ms", "nothing"),
+        ("a ring of a channel", f"{SLOTS} slots of {SLOT} bytes", "the writer waits for room"),
+        ("channels that a server opens", MOST_DOORS, "calls go by the kernel"),
+        ("regions that a channel knows", MOST_REGISTERED, "calls that lend more go by the kernel"),
+        ("servers in one process", placement.MOST, "refused"),
         ("finished calls in the trace", TRACE_LENGTH, "the oldest go"),
         ("bytes of a request, of a reply in the trace", f"{SENT_HEAD}, {GOT_HEAD}", "cut off"),
         ("size of a system file", f"{MAX_BYTES // MIB} MiB", "refused"),
@@ -322,10 +333,15 @@ def _defined(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", [README, ROOT / "ukernel/broker/README.md"], ids=str)
+GUIDES = [README, ROOT / "ukernel/broker/README.md", ROOT / "ukernel/lib/README.md"]
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=str)
 def test_links_lead_somewhere(path: Path) -> None:
     """To a file that exists, and to the function in it that the link names."""
     for name, target in LINK.findall(path.read_text()):
+        if target.startswith("https://"):
+            continue
         if target.startswith("#"):
             assert target[1:] in _anchors(path.read_text()), target
             continue
@@ -341,10 +357,18 @@ def _anchors(readme: str) -> set[str]:
 
 
 def test_one_read_passes_through_every_layer() -> None:
-    links = LINK.findall(section("Follow one read"))
+    found = LINK.findall(section("Follow one read"))
+    links = [(name, target) for name, target in found if not target.startswith("#")]
     assert all(name.startswith("`") for name, _ in links)
     folders = {str(Path(target).parent) for _, target in links}
     assert {"servers/shell", "ukernel/lib", "ukernel/broker", "servers/fs", "hwsim"} <= folders
+
+
+def test_a_read_by_channels_does_not_touch_the_kernel() -> None:
+    by_channels, _, by_the_kernel = section("Follow one read").partition("\n### ")
+    assert "](ukernel/broker/" not in by_channels
+    assert "](ukernel/broker/" in by_the_kernel
+    assert f"first {SELDOM} calls" in by_channels
 
 
 def test_the_kernel_is_as_small_as_said() -> None:
@@ -377,6 +401,7 @@ def test_supervision_is_told_with_its_figures() -> None:
         f"last {vitals.LOG_KEPT // KIB} KiB",
         f"{foreground.MOST_BOOTS} boots within {foreground.WITHIN_S:g} s",
         *(f"| {status} |" for status in (exits.OUT_OF_MEMORY, exits.NO_RESTART)),
+        f"first {MOST_BODY} bytes",
     ]
     assert not [figure for figure in figures if figure not in told]
 
@@ -396,8 +421,30 @@ def test_every_fault_and_every_part_of_a_journal_is_explained() -> None:
     assert f"`{journal.SCHEMA}`" in explained
 
 
-def test_schemas_of_the_bench_are_named() -> None:
+def test_schemas_of_the_benches_are_named() -> None:
     assert f"`{outages.SCHEMA}`" in section("What `bench recovery --json` writes")
+    assert f"`{result.SCHEMA}`" in section("What `bench ipc --json` writes")
+    assert f"`{COMPARE_SCHEMA}`" in section("The price of isolation")
+
+
+def test_every_field_and_path_of_the_bench_is_explained() -> None:
+    explained = section("What `bench ipc --json` writes")
+    known = {f.name for kind in (result.Row, result.Result) for f in fields(kind)} - {"kind"}
+    assert not [name for name in sorted({*known, "class"}) if f"`{name}`" not in explained]
+    told = section("What the bench shows")
+    assert not [name for name in PATHS if f"`{name}`" not in told]
+    assert f"measures {len(PATHS)} paths" in told
+
+
+def test_every_part_of_a_call_is_in_the_table() -> None:
+    told = section("Where the time goes")
+    assert not [name for name in (*KERNEL_HOPS, *CHANNEL_HOPS) if f"| {name} |" not in told]
+
+
+def test_channels_are_told_with_their_figures() -> None:
+    told = section("Channels")
+    assert f"a ring of {SLOTS} slots of {SLOT} bytes" in told
+    assert f"after {SELDOM} calls" in told
 
 
 def test_messages_of_the_troubleshooting_are_real() -> None:
@@ -476,6 +523,21 @@ def test_example_without_its_capability(example: str, ukernel: Ukernel, tmp_path
     file.write_text(file.read_text().replace("calls: [turnstile]", "calls: []"))
     (expected,) = [body for kind, body in BLOCK.findall(example) if kind == "text"]
     assert expected.strip() in ukernel("up", "doors.yaml", "--detach", status=1).stderr
+
+
+def test_example_by_channel(example: str, ukernel: Ukernel, tmp_path: Path) -> None:
+    """The same answers, of which the kernel sees how they found their way."""
+    written("Channels", tmp_path)
+    try:
+        ukernel("up", "doors.yaml", "--detach")
+        (shown,) = [body for kind, body in BLOCK.findall(example) if kind == "console"]
+        (expected,) = [text for line, text in _steps(shown) if line == "ukernel logs visitor"][:1]
+        assert ukernel("logs", "visitor").stdout == expected
+        calls = ukernel("trace", "--decode").stdout
+        assert "Channels.open(" in calls
+        assert "Turnstile." not in calls
+    finally:
+        ukernel("down", "--all")
 
 
 def test_experiment_does_what_it_says(experiment: str, ukernel: Ukernel) -> None:
