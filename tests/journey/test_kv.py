@@ -51,7 +51,7 @@ servers:
   adder: {run: tests.journey.tasks.adder, calls: [kv], start: demand}
 """
 
-KILLS = 12  # of each victim
+KILLS = 8  # of each victim
 ROUNDS = 20  # that the adder is told to make at once
 
 pytestmark = pytest.mark.usefixtures("runtime_dir")
