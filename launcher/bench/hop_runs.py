@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path as File
 from typing import Any
 
 from launcher.bench import host
 from launcher.bench.cores import Placement
 from launcher.bench.hops import CHANNEL_HOPS, KERNEL_HOPS, Hops, Passage, attribute, by_channel
 from launcher.bench.hops import by_kernel as cut_by_kernel
-from launcher.bench.ours import output_of, with_server
+from launcher.bench.ours import output_of, system_file, with_servers
 from launcher.bench.paths import KERNEL, PATHS, Path
 from launcher.bench.stamps import BLOCK, Stamps
-from launcher.config import SystemFile, load
+from launcher.config import SystemFile
 from launcher.system import System
-from ukernel.abi.manifest import Link
 from ukernel.abi.syscalls import TraceRow
 
-SYSTEM_FILE = File(__file__).with_name("bench.yaml")
 BLOCKS = 10  # with notes, and as many without: what the kernel's trace has room for
 ECHO = next(number for number, operation in Stamps.ops.items() if operation.name == "echo")
 SHOWN = (KERNEL, "channel_spin", "channel_block")
@@ -80,14 +77,9 @@ def _passages(system: System, count: int) -> list[Passage]:
 
 
 def _file(path: Path) -> SystemFile:
-    file = load(SYSTEM_FILE)
-    servers = dict(file.manifest.servers)
-    link = Link() if path.spin_us is None else Link(via="channel", spin_us=path.spin_us)
-    servers["client"] = with_server(
-        servers["client"], run="launcher.bench.stamped_client", calls={"echo": link}
+    """The system of the bench, with notes at both ends."""
+    return with_servers(
+        system_file(path),
+        client={"run": "launcher.bench.stamped_client"},
+        echo={"run": "launcher.bench.stamped_echo", "serves": "launcher.bench.stamps:Stamps"},
     )
-    servers["echo"] = with_server(
-        servers["echo"], run="launcher.bench.stamped_echo", serves="launcher.bench.stamps:Stamps"
-    )
-    manifest = file.manifest.model_copy(update={"servers": servers})
-    return SystemFile(manifest, file.path, file.source)

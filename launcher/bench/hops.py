@@ -89,6 +89,7 @@ class Hops:
             "sum": round(self.sum_ns),
             "whole": round(self.whole_ns),
             "difference": round(self.difference, 4),
+            "status": "ok" if self.agrees else "suspect",
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path as File
 
 from launcher.bench import host
@@ -15,7 +16,7 @@ from launcher.config import SystemFile, load
 from launcher.kernel import SystemDown
 from launcher.process import describe
 from launcher.system import BootError, System
-from ukernel.abi.manifest import Link, Server
+from ukernel.abi.manifest import Link
 
 SYSTEM_FILE = File(__file__).with_name("bench.yaml")
 
@@ -47,22 +48,21 @@ def _measured(system: System, path: Path, where: Placement, job: Job) -> Run:
 
 def system_file(path: Path, fault: str = "") -> SystemFile:
     """The one system file; a path says by which way, and a self-test with which server."""
-    file = load(SYSTEM_FILE)
-    servers = dict(file.manifest.servers)
+    client: dict[str, object] = {}
     if path.spin_us is not None:
-        link = Link(via="channel", spin_us=path.spin_us)
-        servers["client"] = with_server(servers["client"], calls={"echo": link})
-    if fault:
-        servers["echo"] = with_server(
-            servers["echo"], run="launcher.bench.echo", args={"fault": fault}
-        )
+        client["calls"] = {"echo": Link(via="channel", spin_us=path.spin_us)}
+    echo = {"run": "launcher.bench.echo", "args": {"fault": fault}} if fault else {}
+    return with_servers(load(SYSTEM_FILE), client=client, echo=echo)
+
+
+def with_servers(file: SystemFile, **changed: Mapping[str, object]) -> SystemFile:
+    """The same file, but for these keys of these servers."""
+    servers = {
+        name: server.model_copy(update=changed.get(name))
+        for name, server in file.manifest.servers.items()
+    }
     manifest = file.manifest.model_copy(update={"servers": servers})
     return SystemFile(manifest, file.path, file.source)
-
-
-def with_server(server: Server, **keys: object) -> Server:
-    """The same server, but for these keys."""
-    return server.model_copy(update=keys)
 
 
 def output_of(system: System, argv: list[str]) -> bytes:

@@ -14,7 +14,7 @@ from launcher.bench.hops import KERNEL_HOPS, Hops
 from launcher.bench.job import CLOSED, GAP, OPEN
 from launcher.bench.paths import BROKERED, DIRECT, FLOOR, KINDS, WORD
 from launcher.bench.plan import SIZE
-from launcher.bench.result import ABSENT, SHOWN, Result, Row
+from launcher.bench.result import ABSENT, INVALID, SHOWN, SUSPECT, Result, Row
 from launcher.words import count
 
 KIND_TITLES = {
@@ -22,7 +22,7 @@ KIND_TITLES = {
     DIRECT: "direct: 2 processes",
     BROKERED: "brokered: 3 processes",
 }
-MARKS = {"suspect": "?", "invalid": "!"}
+MARKS = {SUSPECT: "?", INVALID: "!"}
 KIB = 1024
 NUMBER = re.compile(r"[\d.]+")
 
@@ -113,7 +113,8 @@ def _hops(found: Sequence[Hops]) -> Table:
     table.add_section()
     table.add_row("sum", *(_short(one.sum_ns) for one in found))
     table.add_row("the same calls, not noted", *(_short(one.whole_ns) for one in found))
-    table.add_row("difference", *(f"{one.difference:+.1%}" for one in found))
+    told = (f"{one.difference:+.1%}{'' if one.agrees else MARKS[SUSPECT]}" for one in found)
+    table.add_row("difference", *told)
     return table
 
 

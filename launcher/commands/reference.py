@@ -101,6 +101,8 @@ def bench_ipc(
         if plot is not None:
             pictures.require_matplotlib()
             plot.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise Refused(f"--plot {plot}: it is a file; name a directory, new or old", 2) from None
     except (pictures.NoMatplotlib, OSError) as error:
         raise Refused(str(error), 2) from None
     what = plan.quick() if quick else plan.full(every_pair=matrix == "full")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
 import tempfile
@@ -68,8 +67,3 @@ def _job(system: System, driver: Driver, job: str, amount: int) -> Job:
     before = gauge.read(system)
     rows = driver.work(job, amount)
     return Job(rows, gauge.read(system).since(before))
-
-
-def unarmed(selector: selectors.BaseSelector) -> AbstractContextManager[None]:
-    """Nobody interrupts."""
-    return contextlib.nullcontext()

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.adversary.world import Intruder, World
+from tests.adversary.world import Intruder, World, channel_of, linked
 from ukernel.abi import wire
 from ukernel.abi.channels import Opened
 from ukernel.abi.errors import Answer, CallError, Code
@@ -20,29 +20,16 @@ from ukernel.abi.services import Echo
 from ukernel.abi.syscalls import CALL
 from ukernel.lib import ring
 from ukernel.lib.bell import ring as ring_bell
-from ukernel.lib.channel import Channel, take_parts
-from ukernel.lib.link import OPEN, REGISTER, Link
+from ukernel.lib.channel import take_parts
+from ukernel.lib.link import OPEN, REGISTER
 from ukernel.lib.memory import Region
-from ukernel.lib.stub import bind, kernel
+from ukernel.lib.stub import kernel
 
 ECHO = next(iter(Echo.ops))
 SOME = wire.pack([b"some"])
 FULL = 2**64 - 2  # the highest count of an eventfd
 MANY = 300  # requests that are changed while they are read
 LITTLE = 16 << 20  # bytes that a server may grow by
-
-
-def linked(task: Intruder, name: str, token: bytes = b"") -> Any:
-    """A stub of Echo whose calls go by a channel."""
-    token = token or task.named[name]
-    link = task.links.setdefault(token, Link(task, token, 0, False))
-    return bind(Echo, task, token, 10.0, link)
-
-
-def channel_of(stub: Any) -> Channel:
-    channel: Channel = stub.link._channel
-    assert channel is not None
-    return channel
 
 
 def outcome(call: Callable[[], object]) -> object:
@@ -57,7 +44,7 @@ class Attack:
 
     def __init__(self, attacker: Intruder) -> None:
         token = attacker.kernel("echo").mint(CALL, 0)
-        self.stub = linked(attacker, "echo", token)
+        self.stub = linked(attacker, Echo, token)
         assert self.stub.echo(b"as if it were honest") == b"as if it were honest"
         self.channel = channel_of(self.stub)
         self.words: Any = self.channel._words
@@ -109,7 +96,7 @@ CLOSES: dict[str, Callable[[Attack], None]] = {
 
 def test_57_nonsense_closes_the_channel_of_who_wrote_it(world: World) -> None:
     attacker, victim = world.intrude(), world.intrude("victim")
-    honest = linked(victim, "echo")
+    honest = linked(victim, Echo, victim.named["echo"])
     assert honest.echo(b"1") == b"1"
     echo = psutil.Process(world.slot("echo").pid)
     before, log = echo.num_fds(), world.system.run.log("echo")
@@ -124,7 +111,7 @@ def test_57_nonsense_closes_the_channel_of_who_wrote_it(world: World) -> None:
         world.until(closed, f"the end of {what}")
         assert echo.num_fds() == before, what
     world.check()
-    assert linked(attacker, "echo").echo(b"3") == b"3", "it may try again"
+    assert linked(attacker, Echo, attacker.named["echo"]).echo(b"3") == b"3", "it may try again"
 
 
 def endless_parts(attack: Attack) -> None:
@@ -212,7 +199,7 @@ def test_57_others_are_served_meanwhile(
     world: World, attacks: tuple[Callable[[Attack], None], ...]
 ) -> None:
     attacker, victim = world.intrude(), world.intrude("victim")
-    honest = linked(victim, "echo")
+    honest = linked(victim, Echo, victim.named["echo"])
     assert honest.echo(b"1") == b"1"
     echo = psutil.Process(world.slot("echo").pid)
     before, size = echo.num_fds(), echo.memory_info().rss
@@ -233,7 +220,7 @@ def test_57_others_are_served_meanwhile(
 
 def test_57_channels_and_memory_of_others_cannot_be_named(world: World) -> None:
     attacker, victim = world.intrude(), world.intrude("victim")
-    honest, attack = linked(victim, "echo"), Attack(attacker)
+    honest, attack = linked(victim, Echo, victim.named["echo"]), Attack(attacker)
     assert honest.echo(b"1") == b"1"
     token, box = attacker.named["echo"], Region(attacker, "box", 4096)
     for number in (channel_of(honest).number, 0, 1, 2**64 - 1):
@@ -302,7 +289,7 @@ def test_57_a_server_that_lies_is_called_by_the_kernel(world: World, lie: str) -
     """Its client neither hangs nor dies."""
     target, victim = world.intrude("target"), world.intrude("victim")
     target.serve(credit=4)
-    ours, results = linked(victim, "target"), []
+    ours, results = linked(victim, Echo, victim.named["target"]), []
     liar = Liar(target)
     calling = threading.Thread(target=lambda: results.append(outcome(lambda: ours.echo(b"x"))))
     calling.start()
@@ -317,7 +304,7 @@ def test_57_replies_that_nobody_asked_for_are_thrown_away(world: World) -> None:
     """Of other requests, and twice: the client gets its own."""
     target, victim = world.intrude("target"), world.intrude("victim")
     target.serve(credit=4)
-    ours, results = linked(victim, "target"), []
+    ours, results = linked(victim, Echo, victim.named["target"]), []
     calling = threading.Thread(target=lambda: results.append(outcome(lambda: ours.echo(b"x"))))
     calling.start()
     liar = Liar(target)

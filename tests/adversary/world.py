@@ -28,7 +28,9 @@ from launcher.tasks import Task
 from ukernel.abi import wire
 from ukernel.abi.interface import Interface
 from ukernel.abi.syscalls import Boot, Kernel, SlotRow, TraceRow
+from ukernel.lib.channel import Channel
 from ukernel.lib.connection import Connection, TaskInfo
+from ukernel.lib.link import Link
 from ukernel.lib.stub import bind, kernel
 
 ROOT = Path(__file__).parents[2]
@@ -312,3 +314,18 @@ def _is_dead(pid: int) -> bool:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
+
+
+def linked(
+    task: Intruder, interface: Any, token: bytes, timeout_s: float = 10.0, seldom: bool = False
+) -> Any:
+    """A stub whose calls go by a channel of their own."""
+    link = task.links.setdefault(token, Link(task, token, 0, seldom))
+    return bind(interface, task, token, timeout_s, link)
+
+
+def channel_of(stub: Any) -> Channel:
+    """The channel that a stub of `linked` has opened."""
+    channel: Channel = stub.link._channel
+    assert channel is not None
+    return channel

@@ -14,7 +14,7 @@ import pytest
 
 from launcher.config import load
 from launcher.system import System
-from tests.adversary.world import ROOT, Intruder, World, system_of
+from tests.adversary.world import ROOT, Intruder, World, channel_of, linked, system_of
 from tests.journey.tasks.clerk import Clerk, Full
 from tests.journey.under_fire import under_fire
 from tests.journey.world import CONFIGS, Pipes
@@ -23,11 +23,10 @@ from ukernel.abi.channels import Channels
 from ukernel.abi.errors import Answer, CallError, DeadlinePassed, DeadUnknown, Denied, Revoked
 from ukernel.abi.services import CREATE, FileSystem
 from ukernel.abi.syscalls import CALL, GRANT
-from ukernel.lib.channel import Channel
-from ukernel.lib.link import SELDOM, Link
+from ukernel.lib.link import SELDOM
 from ukernel.lib.memory import Region
 from ukernel.lib.reception import MOST_DOORS
-from ukernel.lib.stub import begin, bind, kernel
+from ukernel.lib.stub import begin, kernel
 
 WINDOW = 4
 CLERKS = f"""
@@ -69,22 +68,8 @@ def world(runtime_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         made.close()
 
 
-def linked(
-    task: Intruder, interface: Any, token: bytes, timeout_s: float = 10.0, seldom: bool = False
-) -> Any:
-    """A stub whose calls go by a channel of their own."""
-    link = task.links.setdefault(token, Link(task, token, 0, seldom))
-    return bind(interface, task, token, timeout_s, link)
-
-
 def clerk_of(task: Intruder, timeout_s: float = 10.0, name: str = "clerk") -> Any:
     return linked(task, Clerk, task.named[name], timeout_s)
-
-
-def channel_of(stub: Any) -> Channel:
-    channel: Channel = stub.link._channel
-    assert channel is not None
-    return channel
 
 
 def outcome(call: Callable[[], object]) -> object:

@@ -3,9 +3,12 @@ a file server that lies is found out. No time is asserted."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import selectors
 import signal
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from launcher.compare.cases import MONO, cases, cast
 from launcher.compare.compare import compare
 from launcher.compare.report import write
 from launcher.compare.result import SCHEMA, Result
-from launcher.compare.run import run, unarmed
+from launcher.compare.run import run
 from launcher.foreground import StopRequested, StopSignals
 from launcher.rundir import running
 from tests.conftest import CONFIGS, Ukernel
@@ -23,6 +26,11 @@ from tests.launcher.test_compare import GROUPED, MICRO, grouped
 
 LITTLE = Amounts(rounds=1, calls=20, rested=3, files=3, write=1, read=1, metadata=2, writes=8)
 UNITS = {"call": 20, "rested": 3, "trap": 20, "files": 3, "write": 8, "read": 8, "metadata": 2}
+
+
+def unarmed(selector: selectors.BaseSelector) -> AbstractContextManager[None]:
+    """Nobody interrupts."""
+    return contextlib.nullcontext()
 
 
 @pytest.fixture

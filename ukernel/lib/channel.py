@@ -1,7 +1,7 @@
 """channel: calls through memory that a client shares with a server, once the kernel has agreed.
 
     client                                        server
-    call OPEN_CHANNEL on the endpoint     ----->  has the call in hand: may be asked for a channel
+    call `Channels.open` on the endpoint  ----->  has the call in hand, so it may ask for a channel
                                                   kernel: channel(call) -> memory and bells for both
     maps what the answer names            <-----
     request -> ring ------------------------------> ring -> the same dispatch as for any call
@@ -223,10 +223,6 @@ class Channel:
 
     def register(self, token: bytes, index: int) -> None:
         self._registered[token] = index
-
-    @property
-    def full(self) -> bool:
-        return len(self._registered) >= MOST_REGISTERED
 
     def unregister(self, token: bytes) -> None:
         """The capability goes: what the server has of it leads nowhere."""

@@ -60,13 +60,9 @@ class Link:
                 channel = self._channel or self._open(deadline_ns)
                 if channel is None:
                     return None
-                body: bytes | None
-                if operation.lends:
-                    body = self._pack(channel, operation, args, deadline_ns)
-                else:
-                    body = pack(args)
-                if body is None or len(body) > MAX_BODY:
-                    return None  # the kernel's way says why not
+                body = self._pack(channel, operation, args, deadline_ns)
+                if body is None:
+                    return None
                 number = channel.post(operation.number, body, deadline_ns)
                 return channel.collect(number, deadline_ns)
             except Refused as refused:
@@ -74,9 +70,10 @@ class Link:
             except Late:
                 return LATE
             except Garbage:
-                return self.distrust(number)
+                self.distrust(self._channel)
+                return UNKNOWN if number else None
             except Closed:
-                if self._fate(number):
+                if self.closed(self._channel, number):
                     return UNKNOWN
 
     def post(self, operation: Operation, args: tuple[Any, ...], deadline_ns: int) -> Posted | None:
@@ -86,38 +83,40 @@ class Link:
             if channel is None:
                 return None
             body = self._pack(channel, operation, args, deadline_ns)
-            if body is None or len(body) > MAX_BODY:
+            if body is None:
                 return None
             return Posted(self, channel, channel.post(operation.number, body, deadline_ns))
         except (Refused, Closed, Late):
             return None
         except Garbage:
-            self.distrust(0)
+            self.distrust(self._channel)
             return None
 
-    def distrust(self, number: int) -> Outcome | None:
-        """The server has written what no server writes. What it does with a request that it may
+    def distrust(self, channel: Channel | None) -> None:
+        """The server has written what no server writes. What it does with requests that it may
         have, nobody knows; the next ones go by the kernel."""
-        self.drop()
-        self._left = LATER
-        return UNKNOWN if number else None
+        if channel is self._channel:
+            self.drop()
+            self._left = LATER
 
-    def _fate(self, number: int) -> bool:
-        """The channel is closed: let go of it. Whether the server had taken the request."""
-        assert self._channel is not None
-        taken = number > 0 and self._channel.taken(number)
-        self.drop()
+    def closed(self, channel: Channel | None, number: int) -> bool:
+        """Let go of a channel that leads nowhere. Whether the server had taken this request."""
+        taken = channel is not None and number > 0 and channel.taken(number)
+        if channel is self._channel:
+            self.drop()
         return taken
 
     def _pack(
         self, channel: Channel, operation: Operation, args: tuple[Any, ...], deadline_ns: int
     ) -> bytes | None:
+        """The body of a request; None for what only the kernel's way can take, or refuse."""
         if operation.lends:
             named = [self._named(channel, value, deadline_ns) for value in args]
             if None in named:
                 return None
             args = tuple(named)
-        return pack(args)
+        body = pack(args)
+        return body if len(body) <= MAX_BODY else None
 
     def _named(self, channel: Channel, value: Any, deadline_ns: int) -> Any:
         """An argument; lent memory by the index that the server knows it by."""
@@ -174,9 +173,6 @@ class Link:
         if self._channel is not None:
             self._channel.unregister_all()
 
-    def uses(self, channel: Channel) -> bool:
-        return self._channel is channel
-
     def drop(self) -> None:
         """Let go of the channel."""
         if self._channel is not None:
@@ -197,13 +193,9 @@ class Posted:
         try:
             return self._channel.collect(self._number, deadline_ns)
         except Closed:
-            taken = self._channel.taken(self._number)
-            if self._link.uses(self._channel):
-                self._link.drop()
-            return UNKNOWN if taken else None
+            return UNKNOWN if self._link.closed(self._channel, self._number) else None
         except Garbage:
-            if self._link.uses(self._channel):
-                self._link.distrust(self._number)
+            self._link.distrust(self._channel)
             return UNKNOWN
 
     def forget(self) -> None:

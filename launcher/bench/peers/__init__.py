@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import msgpack
 
@@ -21,6 +21,9 @@ from launcher.bench.job import Client
 pack, unpack = msgpack.packb, msgpack.unpackb
 Answer = Callable[[bytes], bytes]  # what a server makes of a request
 PATIENCE_S = 10.0  # for a broker to listen
+LOOK_AGAIN_S = 0.002
+
+T = TypeVar("T")
 
 
 class Peer(NamedTuple):
@@ -43,20 +46,28 @@ def become(program: str, *arguments: str) -> NoReturn:
 
 
 def dial(address: str | tuple[str, int]) -> socket.socket:
-    """A connection to a broker, which may not listen yet. Raises OSError when it never does."""
+    """A connection to a broker, which may not listen yet. Raises TimeoutError if it never does."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    enough = time.monotonic() + PATIENCE_S
-    while True:
+
+    def connected() -> socket.socket | None:
         line = socket.socket(family)
-        try:
-            line.connect(address)
-        except OSError:
+        if line.connect_ex(address):
             line.close()
-            if time.monotonic() > enough:
-                raise
-            time.sleep(0.002)
-        else:
-            return line
+            return None
+        return line
+
+    return found(connected, f"nobody listens on {address}")
+
+
+def found(look: Callable[[], T | None], otherwise: str) -> T:
+    """What `look` finds, as soon as it does: a foreign program tells nobody when it is ready.
+    Raises TimeoutError, saying `otherwise`."""
+    enough = time.monotonic() + PATIENCE_S
+    while (seen := look()) is None:
+        if time.monotonic() > enough:
+            raise TimeoutError(otherwise)
+        time.sleep(LOOK_AGAIN_S)
+    return seen
 
 
 def hand_over(address: str, *fds: int) -> None:

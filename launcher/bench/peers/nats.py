@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 from launcher.bench.job import Client
-from launcher.bench.peers import PATIENCE_S, Answer, Peer, become, dial, pack, ready, unpack
+from launcher.bench.peers import Answer, Peer, become, dial, found, pack, ready, unpack
 
 CALLS, ANSWERS = b"calls", b"answers"
 HELLO = b'CONNECT {"verbose":false,"pedantic":false,"lang":"python","version":"1"}\r\n'
@@ -71,13 +70,13 @@ def client(address: str) -> Client:
 
 def _port(address: str) -> int:
     """The port that the server chose, once it has said so in a file."""
-    enough = time.monotonic() + PATIENCE_S
-    while time.monotonic() < enough:
-        for path in Path(address).glob("*.ports"):
-            if text := path.read_text():
-                return int(json.loads(text)["nats"][0].rpartition(":")[2])
-        time.sleep(0.002)
-    raise TimeoutError(f"nats-server has not said its port in {address}")
+
+    def told() -> int | None:
+        texts = (path.read_text() for path in Path(address).glob("*.ports"))
+        text = next(filter(None, texts), "")
+        return int(json.loads(text)["nats"][0].rpartition(":")[2]) if text else None
+
+    return found(told, f"nats-server has not said its port in {address}")
 
 
 PEERS = {"nats": Peer(client, server, broker)}
