@@ -36,7 +36,7 @@ from launcher.zygote import Zygote
 from ukernel.abi import syscalls, wire
 from ukernel.abi.errors import CallError
 from ukernel.abi.interface import Interface
-from ukernel.abi.manifest import Server, start_order
+from ukernel.abi.manifest import Server
 from ukernel.abi.syscalls import CapRow, Control, SlotRow
 from ukernel.lib.stub import bind
 
@@ -443,9 +443,7 @@ class System:
         self.run.remove()
 
     def _in_start_order(self) -> list[Task]:
-        manifest = self.file.manifest
-        order = [name for unit in units(manifest) for name in unit.members]
-        order = [MACHINE, *(order if manifest.placement != "micro" else start_order(manifest))]
+        order = [MACHINE, *(name for unit in units(self.file.manifest) for name in unit.members)]
         first = [self.tasks[name] for name in order if name in self.tasks]
         return [*first, *(t for t in self.tasks.values() if t not in first)]
 

@@ -153,9 +153,8 @@ def stub_class(interface: Any) -> Callable[..., Any]:
 
 def _method(interface: type[Interface], operation: Operation) -> Callable[..., Any]:
     """The stub of one operation: pack, call, and turn the outcome into a result or an exception."""
-    names = [p.name for p in operation.params]
     special = operation.lends or any(is_interface(p.kind) for p in operation.params)
-    number, idempotent, count = operation.number, operation.idempotent, len(names)
+    number, idempotent, count = operation.number, operation.idempotent, len(operation.params)
     system, by_kernel = interface.of_kernel, operation.passes or operation.posted
     ends, revokes = (system and operation.name in ops for ops in (ENDS, REVOKES))
 
