@@ -54,6 +54,21 @@ def _ended(pid: int, deadline: float) -> bool:
         os.close(fd)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """Where Python is told to keep no bytecode, the processes of the suite keep it among
+    themselves: each of some thousand would compile the same files."""
+    forbidden = os.environ.pop("PYTHONDONTWRITEBYTECODE", "")
+    if not forbidden:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="uk-bytecode-") as kept:
+        os.environ["PYTHONPYCACHEPREFIX"] = kept
+        yield
+    del os.environ["PYTHONPYCACHEPREFIX"]
+    os.environ["PYTHONDONTWRITEBYTECODE"] = forbidden
+
+
 @pytest.fixture
 def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A short XDG_RUNTIME_DIR. When the test is over, no process and no file of it may be left."""
