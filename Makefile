@@ -13,8 +13,10 @@ $(VENV)/ready: pyproject.toml
 demo: $(VENV)/ready
 	$(BIN)/ukernel demo
 
+# A worker for each processor: the tests wait for events, so they bear company. A file is for one
+# of them, so what its tests share is made once.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -30,6 +32,7 @@ bench: $(VENV)/ready
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing || true; fi
 	mkdir -p build/bench
 	$(BIN)/ukernel bench ipc --json build/bench/ipc.json --plot build/bench
+	$(BIN)/ukernel bench net --json build/bench/net.json --plot build/bench
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

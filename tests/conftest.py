@@ -10,10 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TIMEOUT_S = 20.0  # of anything that must happen; nothing waits so long unless it is broken
@@ -54,48 +57,70 @@ def _ended(pid: int, deadline: float) -> bool:
         os.close(fd)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once() -> Iterator[None]:
-    """Where Python is told to keep no bytecode, the processes of the suite keep it among
-    themselves: each of some thousand would compile the same files."""
-    forbidden = os.environ.pop("PYTHONDONTWRITEBYTECODE", "")
-    if not forbidden:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="uk-bytecode-") as kept:
-        os.environ["PYTHONPYCACHEPREFIX"] = kept
-        yield
-    del os.environ["PYTHONPYCACHEPREFIX"]
-    os.environ["PYTHONDONTWRITEBYTECODE"] = forbidden
+def until(look: Callable[[], Any]) -> Any:
+    """Look again and again until there is something."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (found := look()):
+        assert time.monotonic() < deadline
+    return found
 
 
-@pytest.fixture
-def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A short XDG_RUNTIME_DIR. When the test is over, no process and no file of it may be left."""
+# Others have the processors too: how long an example takes says nothing about it.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where Python is told to keep no bytecode, the processes of the suite, workers of pytest among
+    them, keep it among themselves: each of some thousand would compile the same files."""
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        kept, patch = tempfile.TemporaryDirectory(prefix="uk-bytecode-"), pytest.MonkeyPatch()
+        patch.delenv("PYTHONDONTWRITEBYTECODE")
+        patch.setenv("PYTHONPYCACHEPREFIX", kept.name)
+        config.add_cleanup(patch.undo)
+        config.add_cleanup(kept.cleanup)
+
+
+@contextmanager
+def own_runtime_dir() -> Iterator[Path]:
+    """A short XDG_RUNTIME_DIR. When it is over, no process and no file of it may be left."""
     directory = Path(tempfile.mkdtemp(prefix="uk-", dir="/tmp"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
-    yield directory
-    left = processes_of(directory)
-    told = [f"{p.pid} {' '.join(p.cmdline())}" for p in left if p.is_running()]
-    for process in left:
-        process.kill()
-    files = [str(path) for path in directory.rglob("*")]
-    shutil.rmtree(directory)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_RUNTIME_DIR", str(directory))
+            yield directory
+    finally:
+        left = processes_of(directory)
+        told = [f"{p.pid} {' '.join(p.cmdline())}" for p in left if p.is_running()]
+        for process in left:
+            process.kill()
+        files = [str(path) for path in directory.rglob("*")]
+        shutil.rmtree(directory)
     assert not told, "processes were left"
     assert not files, "files were left"
 
 
 @pytest.fixture
+def runtime_dir() -> Iterator[Path]:
+    """An XDG_RUNTIME_DIR of the test's own, which must be empty again at its end."""
+    with own_runtime_dir() as directory:
+        yield directory
+
+
+@pytest.fixture
 def ukernel(runtime_dir: Path, tmp_path: Path) -> Ukernel:
     """Runs `ukernel ARGS` in `tmp_path`: `ukernel("ps", "--json")`, status=0 is expected."""
+    return ukernel_in(tmp_path)
 
+
+def ukernel_in(folder: Path) -> Ukernel:
     def run(*args: str, status: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "launcher.cli", *args],
             input=stdin,
             capture_output=True,
             text=True,
-            cwd=tmp_path,
+            cwd=folder,
             timeout=TIMEOUT_S,
             check=False,
         )
@@ -130,3 +155,14 @@ def minimal(ukernel: Ukernel) -> Iterator[str]:
     ukernel("up", str(CONFIGS / "minimal.yaml"), "--detach")
     yield "minimal"
     ukernel("down", "--all")
+
+
+@pytest.fixture(scope="module")
+def shared_minimal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """configs/minimal.yaml, up, for all tests of a module that leave it as it was: its runtime
+    directory."""
+    with own_runtime_dir() as directory:
+        ukernel = ukernel_in(tmp_path_factory.mktemp("shared"))
+        ukernel("up", str(CONFIGS / "minimal.yaml"), "--detach")
+        yield directory
+        ukernel("down", "--all")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.adversary.world import ROOT, World, system_of
+from tests.conftest import own_runtime_dir
 
 PLAIN = """
   target: {run: servers.echo, serves: echo, start: demand}
@@ -44,3 +46,15 @@ def make_world(
 @pytest.fixture
 def world(make_world: WorldMaker) -> World:
     return make_world(PLAIN)
+
+
+@contextmanager
+def shared_world(folder: Path, servers: str) -> Iterator[World]:
+    """One world for many tests, each of which has tasks of its own in it and checks it."""
+    with own_runtime_dir(), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        world = World(system_of(folder, servers))
+        try:
+            yield world
+        finally:
+            world.close()

@@ -6,13 +6,13 @@ import contextlib
 import os
 import select
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 import pytest
 
-from tests.adversary.conftest import WorldMaker
+from tests.adversary.conftest import WorldMaker, shared_world
 from tests.adversary.world import Intruder, World
 from ukernel.abi import virtio, wire
 from ukernel.abi.errors import CallError, Code, Denied, StaleLife
@@ -61,10 +61,11 @@ class Edges:
 class Rogue:
     """A driver that writes its ring byte by byte, on a device that it really has."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, slot: str = "rng", device: str = "rng0") -> None:
         self.world = world
-        self.task = world.intrude("rng")
-        self.device = Device(self.task, "rng0")
+        self.slot, self.name = slot, device
+        self.task = world.intrude(slot)
+        self.device = Device(self.task, device)
         negotiate(self.device, 0)
         self.edges = Edges(self.device.interrupt)
         self.ring = self.mapped("ring")
@@ -119,12 +120,12 @@ class Rogue:
         assert self.device.load(Reg.STATUS) & Status.NEEDS_RESET
         with pytest.raises(DeviceError, match="must be reset"):
             check(self.device)
-        self.world.told("fault", self.task.who, f"device rng0: {why}")
-        assert self.world.slot("rng").faults == faults
-        assert f"rng0: driver rng: {why}" in self.world.logs()["machine"]
+        self.world.told("fault", self.task.who, f"device {self.name}: {why}")
+        assert self.world.slot(self.slot).faults == faults
+        assert f"{self.name}: driver {self.slot}: {why}" in self.world.logs()["machine"]
         self.offer(idx=2)
         self.device.load(Reg.STATUS)
-        assert self.world.slot("rng").faults == faults, "a failed device does not go on failing"
+        assert self.world.slot(self.slot).faults == faults, "a failed device does not go on failing"
 
 
 @pytest.fixture
@@ -139,9 +140,10 @@ def others_are_unaffected(rogue: Rogue) -> None:
     assert len(client.stub(Entropy, "other").read(64)) == 64
     assert (world.slot("other").faults, world.slot("machine").life) == (0, 1)
     world.bury(rogue.task)
-    world.system.lives.start(world.system.task("rng"))
-    world.ready("rng", rogue.task.life + 1)
-    assert len(client.stub(Entropy, "rng").read(64)) == 64
+    world.system.lives.start(world.system.task(rogue.slot))
+    world.ready(rogue.slot, rogue.task.life + 1)
+    assert len(client.stub(Entropy, rogue.slot).read(64)) == 64
+    world.bury(client)
 
 
 def test_the_rogue_can_also_behave(rogue: Rogue) -> None:
@@ -163,17 +165,6 @@ OUTSIDE: dict[str, Callable[[Rogue], tuple[int, int]]] = {
     "around_the_address_space": lambda r: ((1 << 64) - 1, LENGTH),
     "our_own_address": lambda r: (id(r.data.view), LENGTH),
 }
-
-
-@pytest.mark.parametrize("case", OUTSIDE)
-def test_56_dma_outside_the_grant(rogue: Rogue, case: str) -> None:
-    iova, length = OUTSIDE[case](rogue)
-    before = bytes(rogue.ring.view), bytes(rogue.data.view)
-    rogue.describe(0, iova, length)
-    rogue.offer()
-    rogue.failed_with(f"DMA of {length} bytes at {iova:#x}")
-    assert bytes(rogue.data.view) == before[1], "not even in part"
-    others_are_unaffected(rogue)
 
 
 def test_56_rings_outside_the_grant(rogue: Rogue) -> None:
@@ -240,8 +231,45 @@ RINGS: dict[str, tuple[Callable[[Rogue], None], int, int, str]] = {
 }  # fmt: skip
 
 
+# A rogue for each case, with a device of its own, in one machine: none of them may harm it.
+ROGUES = {case: (f"rogue-{n}", f"dev{n}") for n, case in enumerate([*OUTSIDE, *RINGS])}
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    row = "  {}: {{run: servers.rng, serves: entropy, devices: [{}], start: demand}}\n"
+    slots = "".join(row.format(*names) for names in ROGUES.values())
+    devices = "".join(f"  {device}: {{model: virtio-rng}}\n" for _, device in ROGUES.values())
+    called = ", ".join(slot for slot, _ in ROGUES.values())
+    system = SYSTEM.replace("[rng, other]", f"[{called}, other]").replace(
+        "hardware:", slots + "hardware:"
+    )
+    with shared_world(tmp_path_factory.mktemp("many"), system + devices) as world:
+        yield world
+
+
+@pytest.fixture
+def one_of_many(many: World, case: str) -> Iterator[Rogue]:
+    """Its machine is checked when its test is over."""
+    yield Rogue(many, *ROGUES[case])
+    many.check()
+
+
+@pytest.mark.parametrize("case", OUTSIDE)
+def test_56_dma_outside_the_grant(one_of_many: Rogue, case: str) -> None:
+    rogue = one_of_many
+    iova, length = OUTSIDE[case](rogue)
+    before = bytes(rogue.ring.view), bytes(rogue.data.view)
+    rogue.describe(0, iova, length)
+    rogue.offer()
+    rogue.failed_with(f"DMA of {length} bytes at {iova:#x}")
+    assert bytes(rogue.data.view) == before[1], "not even in part"
+    others_are_unaffected(rogue)
+
+
 @pytest.mark.parametrize("case", RINGS)
-def test_60_hostile_ring(rogue: Rogue, case: str) -> None:
+def test_60_hostile_ring(one_of_many: Rogue, case: str) -> None:
+    rogue = one_of_many
     prepare, head, idx, why = RINGS[case]
     prepare(rogue)
     rogue.offer(head, idx)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import msgpack
 import pytest
 import zmq
 
-from tests.adversary.conftest import WorldMaker
+from tests.adversary.conftest import WorldMaker, shared_world
 from tests.adversary.world import Intruder, World, own_opcode
 from ukernel.abi import wire
 from ukernel.abi.errors import Code
@@ -67,25 +68,42 @@ FRAMES = {
 }
 
 
+# An attacker for each case, in one system: none of them may harm it.
+ATTACKERS = {case: f"attacker-{number}" for number, case in enumerate([*FRAMES, *BODIES])}
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    row = "  {}: {{run: servers.client, calls: [echo], start: demand}}\n"
+    servers = "".join(map(row.format, ATTACKERS.values()))
+    with shared_world(tmp_path_factory.mktemp("attacked"), servers) as world:
+        yield world
+
+
+@pytest.fixture
+def attacker(attacked: World, case: str) -> Iterator[Intruder]:
+    """Its system is checked when its test is over."""
+    yield attacked.intrude(ATTACKERS[case])
+    attacked.check()
+
+
 @pytest.mark.parametrize("case", FRAMES)
-def test_frame(world: World, case: str) -> None:
+def test_frame(attacked: World, attacker: Intruder, case: str) -> None:
     """16 and 23 for the kernel: counted against its sender, who goes on."""
-    attacker = world.intrude()
     attacker.socket.send(FRAMES[case])
-    world.told("fault", attacker.who)
+    attacked.told("fault", attacker.who)
     attacker.sync()
-    assert world.slot("attacker").faults == 1
+    assert attacked.slot(attacker.slot).faults == 1
 
 
 @pytest.mark.parametrize("case", BODIES)
-def test_body_to_the_kernel(world: World, case: str) -> None:
+def test_body_to_the_kernel(attacked: World, attacker: Intruder, case: str) -> None:
     """15 to 20 in a system call: E_PROTO, and a fault with its sender's name."""
-    attacker = world.intrude()
     body, why = BODIES[case]
     reply = attacker.ask(wire.SYS, opcode=MINT, token=attacker.named["self"], body=body)
     assert reply.status == Code.E_PROTO
     assert why in wire.unpack(reply.body)[0]
-    world.told("fault", attacker.who, why)
+    attacked.told("fault", attacker.who, why)
     assert attacker.stub(Echo, "echo").echo(b"goes on") == b"goes on"
 
 

@@ -19,7 +19,7 @@ from tests.journey.world import booted, sources
 
 CUTS = 10
 FILES = 9  # to be written in each round, some of them more often
-ROUNDS = 5  # as often: the power goes while it writes, not when it is done
+ROUNDS = 20  # as often: the power goes while it writes, not when it is done
 LOOK_S = 0.002  # between two looks at what was acknowledged
 EMPTY = hashlib.sha256(b"").hexdigest()
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from launcher.client import Client
-from tests.conftest import CONFIGS, TIMEOUT_S, Ukernel, gone, processes_of
+from tests.conftest import CONFIGS, TIMEOUT_S, Ukernel, gone, processes_of, until
 
 MINIMAL, STORAGE = str(CONFIGS / "minimal.yaml"), str(CONFIGS / "storage.yaml")
 
@@ -75,10 +75,22 @@ def test_up_ps_kill_restart_down(ukernel: Ukernel, runtime_dir: Path) -> None:
     assert not list(runtime_dir.iterdir())
 
 
-def test_a_suspended_server_is_shown_as_such(ukernel: Ukernel, minimal: str) -> None:
+UNWATCHED = """
+system: unwatched
+servers:
+  echo: {run: servers.echo, serves: echo, heartbeat: {period_ms: 0}}
+"""
+
+
+def test_a_suspended_server_is_shown_as_such(ukernel: Ukernel, tmp_path: Path) -> None:
+    """One that is watched is soon killed instead."""
+    config = tmp_path / "system.yaml"
+    config.write_text(UNWATCHED)
+    ukernel("up", str(config), "--detach")
     ukernel("kill", "echo", "--signal", "STOP")
-    assert "ready, suspended" in ukernel("ps").stdout
+    until(lambda: "ready, suspended" in ukernel("ps").stdout)
     ukernel("kill", "echo", "--signal", "CONT")
+    ukernel("down")
 
 
 def test_caps_kstat_trace_logs(ukernel: Ukernel, storage_kernel: str) -> None:

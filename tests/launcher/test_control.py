@@ -20,8 +20,8 @@ from tests.conftest import TIMEOUT_S, gone
 
 
 @pytest.fixture
-def address(minimal: str, runtime_dir: Path) -> str:
-    return str(runtime_dir / "ukernel" / minimal / "control")
+def address(shared_minimal: Path) -> str:
+    return str(shared_minimal / "ukernel" / "minimal" / "control")
 
 
 @pytest.fixture
@@ -135,6 +135,14 @@ def test_idle_connections_make_room(address: str) -> None:
         assert is_dropped(lines[0])
 
 
+def test_names_that_are_not_there_are_told(address: str) -> None:
+    with Client() as client:
+        for request in (["kill", "nobody", 9], ["restart", "nobody"]):
+            with pytest.raises(Refused, match="its tasks are echo, client") as refused:
+                client.ask(*request)
+            assert refused.value.code == 2
+
+
 def test_restart_answers_when_the_next_life_is_ready(minimal: str) -> None:
     with Client() as client:
         assert client.ask("restart", "echo") == {"life": 2}
@@ -168,11 +176,3 @@ def pid_of(client: Client, name: str) -> int:
     """The process of a task that lives, else 0."""
     (row,) = [row for row in client.ask("ps") if row["name"] == name]
     return row["pid"] if row["state"] not in ("stopped", "new") else 0
-
-
-def test_names_that_are_not_there_are_told(minimal: str) -> None:
-    with Client() as client:
-        for request in (["kill", "nobody", 9], ["restart", "nobody"]):
-            with pytest.raises(Refused, match="its tasks are echo, client") as refused:
-                client.ask(*request)
-            assert refused.value.code == 2

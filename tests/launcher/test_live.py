@@ -14,7 +14,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from launcher import lives, requests, rounds, system
 from launcher.client import Client
 from launcher.commands.events import KINDS
 from launcher.commands.screen import fitting
-from tests.conftest import TIMEOUT_S, Ukernel
+from tests.conftest import TIMEOUT_S, Ukernel, until
 from ukernel.abi import syscalls
 
 ROOT = Path(__file__).parents[2]
@@ -104,14 +103,6 @@ def interrupted(process: subprocess.Popen[str]) -> bool:
     return process.returncode == 0 and told == ""
 
 
-def until(look: Callable[[], Any]) -> Any:
-    """Look again and again until there is something."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (found := look()):
-        assert time.monotonic() < deadline
-    return found
-
-
 # --- top ----------------------------------------------------------------------------------------
 
 
@@ -165,12 +156,13 @@ class Terminal:
         self.settings = termios.tcgetattr(slave)
         self.slave = slave
         self.seen = ""
+        size = ("COLUMNS", "LINES")  # of another terminal
         self.process = subprocess.Popen(
             [sys.executable, "-m", "launcher.cli", *args],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={**os.environ, "TERM": "xterm"},
+            env={k: v for k, v in os.environ.items() if k not in size} | {"TERM": "xterm"},
         )
 
     def __enter__(self) -> Terminal:
@@ -198,7 +190,7 @@ class Terminal:
 
 def test_top_on_a_terminal_ends_with_q_or_ctrl_c(up_with: UpWith) -> None:
     up_with(BUSY)
-    with Terminal(120, "top") as terminal, Terminal(120, "top") as other:
+    with Terminal(160, "top") as terminal, Terminal(160, "top") as other:
         assert terminal.shows("echo")
         assert "READY s" in terminal.seen
         assert "FAULTS" in terminal.seen
