@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ukernel.abi import wire
@@ -36,6 +37,7 @@ from ukernel.lib.ring import (
     REPLY_TAIL,
     SERVER_SLEEPS,
     SERVER_WANTS_ROOM,
+    Garbage,
 )
 
 SPINS_PER_US = 20  # looks at a word in a microsecond, about
@@ -129,8 +131,11 @@ class Channel:
         self._unwanted: set[int] = set()
         self._rest: tuple[int, int, int, bytes, int] | None = None  # of a request half in the ring
         self._let_go = False
+        self._wrong = False  # the loop has met garbage
+        self._tellers: dict[int, Callable[[], None]] = {}  # of requests: see `tell`
+        self.leaving: Callable[[Channel], None] = _nobody_minds  # said before it is let go of
         self._registered: dict[bytes, int] = {}
-        self._spin = Spin(spin_ns)
+        self._spin = self.spin = Spin(spin_ns)
         self._poll = select.epoll()
         self._poll.register(self._own_bell, RUNG)
         self._poll.register(connection.fd, select.EPOLLIN)
@@ -182,31 +187,37 @@ class Channel:
                 continue
             got = replies.receive()
             if got is None:  # a part of one
-                if words[SERVER_WANTS_ROOM]:
-                    ring_bell(self._bell)
+                self._offer_room()
                 continue
             if got[1] == number and number in self._ends:  # nearly always
                 del self._ends[number]
                 self._spin.vain = 0
                 if words[SERVER_WANTS_ROOM]:
-                    ring_bell(self._bell)
+                    self._offer_room()
                 return _new(Outcome, (got[0], got[3], ()))
             self._settle(*got)
         return outcomes.pop(number)
 
     def _settle(self, status: int, number: int, _: int, body: bytes) -> None:
         """A reply that was not waited for just now."""
-        if self._words[SERVER_WANTS_ROOM]:
-            ring_bell(self._bell)
+        self._offer_room()
         if self._ends.pop(number, None) is None:
             return  # nobody asked
         if number in self._unwanted:
             self._unwanted.remove(number)
-        else:
-            self._outcomes[number] = Outcome(status, body)
+            return
+        self._outcomes[number] = Outcome(status, body)
+        if number in self._tellers:
+            self._connection.finished.append(self._tellers.pop(number))
+
+    def _offer_room(self) -> None:
+        """Something has been read: whoever waits for that can go on."""
+        if self._words[SERVER_WANTS_ROOM] and not self._let_go:
+            ring_bell(self._bell)
 
     def forget(self, number: int) -> None:
         """Nobody wants this outcome any more, whenever it comes."""
+        self._tellers.pop(number, None)
         if self._outcomes.pop(number, None) is None:
             self._unwanted.add(number)
 
@@ -214,6 +225,61 @@ class Channel:
         """Whether the server had taken this request before the kernel closed the channel. When
         only this end has let go of it, the server may take it yet."""
         return not self._page[0] or self._requests.read >= self._ends.get(number, 0)
+
+    # --- calls whose outcome is told in the loop ------------------------------------------------
+
+    def tell(self, number: int, teller: Callable[[], None]) -> None:
+        """Put `teller` among what is `finished` when this request has its outcome."""
+        if number in self._outcomes or self._closed:
+            self._connection.finished.append(teller)
+        else:
+            self._tellers[number] = teller
+
+    def look(self) -> None:
+        """Take in what is here. Of a channel that is closed, all that was asked is finished."""
+        replies, words = self._replies, self._words
+        try:
+            while words[REPLY_TAIL] != replies.head:
+                if got := replies.receive():
+                    self._settle(*got)
+                else:
+                    self._offer_room()
+        except Garbage:
+            self._wrong = True  # and whoever asks for an outcome hears of it
+        if self._closed:
+            self._finish_all()
+
+    def _finish_all(self) -> None:
+        self._connection.finished.extend(self._tellers.values())
+        self._tellers.clear()
+
+    @property
+    def held(self) -> bool:
+        """Whether this end has not let go of it."""
+        return not self._let_go
+
+    @property
+    def bell(self) -> int:
+        """What the server rings."""
+        return self._own_bell
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to take in, for those who are to be told."""
+        return bool(self._tellers) and self._words[REPLY_TAIL] != self._replies.head
+
+    def sleep(self) -> None:
+        """Say that this end has to be woken. Look once more after a `fence`, with `nudge`."""
+        self._words[CLIENT_SLEEPS] = 1
+
+    def nudge(self) -> bool:
+        """Whether there is something to do before sleeping."""
+        self._offer_room()  # looked too early before, perhaps
+        return self.ready or (bool(self._tellers) and self._closed)
+
+    def wake(self) -> None:
+        """Say that this end looks by itself."""
+        self._words[CLIENT_SLEEPS] = 0
 
     # --- memory ---------------------------------------------------------------------------------
 
@@ -241,19 +307,26 @@ class Channel:
         words[CLIENT_SLEEPS] = 1
         fence()
         if words[REPLY_TAIL] == self._replies.head:
-            if self._closed and words[REPLY_TAIL] == self._replies.head:  # its last one may be here
+            if not self._closed:
+                self._offer_room()  # looked too early before, perhaps
+                late = self._await_bell(deadline_ns, number)
+            elif self._wrong:
+                raise Garbage("as it was seen in the loop")
+            elif words[REPLY_TAIL] == self._replies.head:  # its last one may be here
                 raise Closed
-            if words[SERVER_WANTS_ROOM]:  # seen too early before, perhaps
-                ring_bell(self._bell)
-            late = self._await_bell(deadline_ns, number)
         words[CLIENT_SLEEPS] = 0
         if self._spin.most:
             self._spin.waited(in_vain=True)
         return late
 
     @property
+    def deserted(self) -> bool:
+        """Closed, and nobody waits for anything who would notice."""
+        return self._closed and not self._ends.keys() - self._unwanted
+
+    @property
     def _closed(self) -> bool:
-        return self._page[0] != 0 or self._let_go
+        return self._page[0] != 0 or self._let_go or self._wrong
 
     def _make_room(self, deadline_ns: int, number: int) -> bool:
         """Until the server has read on; whether the deadline came first. The server may have to
@@ -306,10 +379,16 @@ class Channel:
 
     def close(self) -> None:
         """Let go of it: what has not come by now comes no more."""
+        self.leaving(self)
         self._let_go = True
+        self._finish_all()
         self._poll.close()
         os.close(self._bell)
         os.close(self._own_bell)
+
+
+def _nobody_minds(channel: Channel) -> None:
+    pass
 
 
 LATE = Outcome(Code.E_DEADLINE, wire.pack(["with the server at its deadline", {}]))

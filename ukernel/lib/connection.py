@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 from typing import Protocol as Shape
@@ -135,6 +136,8 @@ class Connection:
         self.inbox: deque[wire.Message] = deque()
         self._outcomes: deque[wire.Message] = deque()
         self._unwanted: set[int] = set()
+        self._tellers: dict[int, Callable[[], None]] = {}  # of posted calls: see `tell`
+        self.finished: deque[Callable[[], None]] = deque()  # tellers whose call has its outcome
         self._told = 0  # the last system call whose outcome nobody wants
         self.links: dict[bytes, Link] = {}  # of capabilities whose calls may go by a channel
         self.meanwhile: Meanwhile | None = None  # waits while others work
@@ -279,6 +282,8 @@ class Connection:
             self._unwanted.remove(m.seq)
         else:
             self._outcomes.append(m)
+            if m.seq in self._tellers:
+                self.finished.append(self._tellers.pop(m.seq))
 
     def post(
         self,
@@ -350,8 +355,16 @@ class Connection:
             self._outcomes.remove(found)
         return found
 
+    def tell(self, number: int, teller: Callable[[], None]) -> None:
+        """Put `teller` among what is `finished` when this posted call has its outcome."""
+        if any(m.seq == number for m in self._outcomes):
+            self.finished.append(teller)
+        else:
+            self._tellers[number] = teller
+
     def forget(self, number: int) -> None:
         """Nobody wants the outcome of this posted call any more, whenever it comes."""
+        self._tellers.pop(number, None)
         if self.collected(number) is None:
             self._unwanted.add(number)
 

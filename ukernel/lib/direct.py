@@ -94,7 +94,9 @@ class Line:
 class Call:
     """A direct call under way: where the callee's answer goes, and what the caller waits for."""
 
-    __slots__ = ("awaited", "deadline_ns", "done", "error", "stub", "value")
+    __slots__ = (
+        "awaited", "deadline_ns", "done", "error", "forgotten", "stub", "teller", "value",
+    )  # fmt: skip
 
     def __init__(self, stub: Direct) -> None:
         self.stub = stub
@@ -103,6 +105,8 @@ class Call:
         self.done = False
         self.value: Any = None
         self.error: Answer | CallError | None = None
+        self.teller: Callable[[], None] | None = None
+        self.forgotten = False
 
     def reply(self, operation: Operation, number: int, value: Any) -> None:
         """The callee's result."""
@@ -119,10 +123,17 @@ class Call:
             self._end()
             self.error = error
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has an outcome, or nobody wants one."""
+        return self.done
+
     def _end(self) -> None:
         self.done = True
         if self.awaited:
-            self.stub._line.callee.connection.stir()  # so the loop looks before it sleeps
+            self.stub._line.house.loop.stir()  # who waits for it does so in there
+        if self.teller is not None:
+            self.tell(self.teller)
 
     def result(self) -> Any:
         """Wait for the outcome: a value, or an exception, as over the kernel."""
@@ -141,9 +152,16 @@ class Call:
             stats.failed += 1
         raise error
 
+    def tell(self, teller: Callable[[], None]) -> None:
+        """Have `teller` finished when there is an outcome (see `Server.when`)."""
+        self.teller = teller
+        if self.done:
+            self.stub._line.caller.connection.finished.append(teller)
+
     def forget(self) -> None:
         """Nobody wants the outcome, whenever it comes."""
-        self.done = True
+        self.done = self.forgotten = True
+        self.teller = None
 
 
 def _as_seen(interface: type[Interface], error: Answer | CallError) -> Answer | CallError:

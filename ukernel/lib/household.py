@@ -161,6 +161,8 @@ class Household:
             callee.serve_direct(Current(call, operation, 0, caller), target, args)
         except BaseException as error:
             crash(error)
+        if callee.puts_off:
+            self.loop.stir()  # it may have put something off until it waits
         task.become(before)
 
     def wait_for(self, call: Call, caller: Server) -> None:

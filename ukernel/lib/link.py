@@ -8,6 +8,7 @@ channel, and for operations that pass capabilities, calls go by the kernel.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ukernel.abi import wire
@@ -77,8 +78,12 @@ class Link:
                     return UNKNOWN
 
     def post(self, operation: Operation, args: tuple[Any, ...], deadline_ns: int) -> Posted | None:
-        """Begin a call; None when it must go by the kernel, or by `call`."""
+        """Begin a call; None when it must go by the kernel, or by `call`. To a server that has died
+        unnoticed it goes by the kernel, which keeps it for the next life: nobody waits for that."""
         try:
+            if self._channel is not None and self._channel.deserted:
+                self.drop()
+                return None
             channel = self._channel or self._open(deadline_ns)
             if channel is None:
                 return None
@@ -197,6 +202,11 @@ class Posted:
         except Garbage:
             self._link.distrust(self._channel)
             return UNKNOWN
+
+    def tell(self, teller: Callable[[], None]) -> Channel:
+        """Have `teller` finished when there is an outcome; the channel by which it comes."""
+        self._channel.tell(self._number, teller)
+        return self._channel
 
     def forget(self) -> None:
         self._channel.forget(self._number)

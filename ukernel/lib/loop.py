@@ -1,7 +1,9 @@
 """loop: one thread, and all that it waits for: messages, channels, descriptors, alarms.
 
-A turn handles what is here; only when that is nothing does it wait. A member that is in the middle
-of a call is left alone until that call is over: what comes for it stays where it is.
+A turn handles what is here; only when that is nothing does it wait. Whoever keeps channels busy
+keeps nobody from being heard: descriptors and alarms are looked at once in so many turns anyway. A
+member that is in the middle of a call is left alone until that call is over: what comes for it
+stays where it is.
 """
 
 from __future__ import annotations
@@ -14,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 from ukernel.lib.bell import RUNG, fence
 
 if TYPE_CHECKING:
-    from ukernel.lib.channel import Spin
+    from ukernel.lib.channel import Channel, Spin
     from ukernel.lib.door import Door
     from ukernel.lib.server import Server
 
+    End = Door | Channel  # of a channel: the server's or the client's
+
 MAX_WAIT_S = 3600.0  # of one wait
 MOST_EVENTS = 16  # of one wait; the others come with the next
+MOST_TURNS = 64  # without a look at descriptors and alarms
+AT_ONCE = 1  # a time that is over
 NOTHING: tuple[Any, None] = (None, None)
 
 
@@ -34,6 +40,8 @@ class Loop:
         self._ready: dict[int, tuple[Server, Callable[[], None] | None]] = {}
         self._how: dict[int, int] = {}  # levels or edges
         self._muted: set[int] = set()  # readable, of members that are busy
+        self._stirs = 0
+        self._turns = 0  # since descriptors were looked at
 
     def join(self, member: Server) -> None:
         """Take turns for this server too."""
@@ -54,14 +62,14 @@ class Loop:
         self._muted.discard(fd)
         self._epoll.unregister(fd)
 
-    def watch_door(self, member: Server, door: Door) -> None:
-        """Wake up when it rings: what is behind it shows in the turn that follows."""
-        self.watch(member, door.bell, None, RUNG)
+    def watch_end(self, member: Server, end: End) -> None:
+        """Wake up when it rings: what has come there shows in the turn that follows."""
+        self.watch(member, end.bell, None, RUNG)
 
     def turn(self, until_ns: int = 0) -> None:
         """Handle what is here, and wait until there is something, but not beyond `until_ns` on
         CLOCK_MONOTONIC (0: for ever)."""
-        stirred = False
+        before = self._stirs
         for member in self.members:
             if not member.busy:
                 if self.shared:
@@ -69,43 +77,62 @@ class Loop:
                 member.handle_all()
                 if member.puts_off and member.running:
                     member.before_waiting()
-                stirred |= member.connection.stirred or not member.running
-        if not stirred:
+        self._turns += 1
+        if self._stirs == before and not self._anything_left():
             self._wait(until_ns)
+        if self._turns >= MOST_TURNS:
+            self._sleep(AT_ONCE)
+
+    def stir(self) -> None:
+        """Something has happened for a member whose turn it was already, or that waits within it:
+        do not wait before there is another turn."""
+        self._stirs += 1
+
+    def _anything_left(self) -> bool:
+        """Whether something has come for a member while it, or another, was at work."""
+        for member in self.members:
+            if not member.busy:
+                line = member.connection
+                if line.stirred or line.inbox or line.finished or not member.running:
+                    return True
+        return False
 
     def enter(self, member: Server) -> None:
         """The code of this member runs next."""
 
     def _wait(self, until_ns: int) -> None:
         members = self.members
-        if len(members) == 1:
-            doors = members[0].doors[:]
-        else:
-            doors = [door for member in members if not member.busy for door in member.doors]
-        if not doors:
+        ends: list[End] = [*members[0].doors, *members[0].returns]
+        if len(members) > 1:
+            ends = []
+            for member in members:
+                if not member.busy:
+                    ends += member.doors
+                    ends += member.returns
+        if not ends:
             self._sleep(until_ns)
             return
-        if self._spin(doors):
+        if self._spin(ends):
             return
-        for door in doors:
-            door.sleep()
+        for end in ends:
+            end.sleep()
         fence()
         some = False
-        for door in doors:
-            some |= door.nudge()
+        for end in ends:
+            some |= end.nudge()
         if not some:
             self._sleep(until_ns)
-        for door in doors:
-            door.wake()
+        for end in ends:
+            end.wake()
 
-    def _spin(self, doors: list[Door]) -> bool:
-        """Look for requests for a moment; whether there are some."""
-        spin = doors[0].spin if len(doors) == 1 else max((d.spin for d in doors), key=_looks)
+    def _spin(self, ends: list[End]) -> bool:
+        """Look for what comes for a moment; whether there is something."""
+        spin = ends[0].spin if len(ends) == 1 else max((e.spin for e in ends), key=_looks)
         if not spin.most or self._distracted:
             return False
-        for _ in range(spin.looks // len(doors)):
-            for door in doors:
-                if door.ready:
+        for _ in range(spin.looks // len(ends)):
+            for end in ends:
+                if end.ready:
                     spin.waited(in_vain=False)
                     return True
         spin.waited(in_vain=True)
@@ -117,6 +144,7 @@ class Loop:
         return any(len(m.watched) > 0 or m.alarm_ns for m in self.members)
 
     def _sleep(self, until_ns: int) -> None:
+        self._turns = 0
         for member in self.members:
             member.tell_doors()
         for fd, _ in self._epoll.poll(self._patience_s(until_ns), MOST_EVENTS):

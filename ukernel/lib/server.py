@@ -19,7 +19,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ukernel.abi import wire
 from ukernel.abi.errors import Answer, CallError, DeadlinePassed, Denied, Poison
@@ -28,6 +28,7 @@ from ukernel.abi.exits import OUT_OF_MEMORY
 from ukernel.abi.interface import Interface, Lent, Operation, fingerprint, is_interface, typed
 from ukernel.lib import mischief, task
 from ukernel.lib.bell import RUNG
+from ukernel.lib.channel import Channel
 from ukernel.lib.connection import Connection
 from ukernel.lib.device import Device
 from ukernel.lib.door import Door
@@ -35,8 +36,10 @@ from ukernel.lib.loop import Loop
 from ukernel.lib.memory import Borrowed, Region
 from ukernel.lib.notification import Notification
 from ukernel.lib.reception import Reception
-from ukernel.lib.stub import SYSTEM_CALLS, bind, kernel
+from ukernel.lib.stub import SYSTEM_CALLS, UnderWay, bind, kernel
 from ukernel.lib.way import NOBODY, Caller, Current, KernelWay, Pending, Way
+
+R = TypeVar("R")
 
 
 class Server(Interface):
@@ -52,6 +55,7 @@ class Server(Interface):
     objects: dict[int, Interface]
     watched: set[int]
     doors: list[Door]
+    returns: list[Channel]  # by which the outcomes of calls come that were begun
     busy: bool  # in the middle of a call
     running: bool
     puts_off: bool
@@ -74,6 +78,8 @@ class Server(Interface):
         self._borrowed = Borrowed(connection)
         self.watched = set()
         self.doors = []
+        self.returns = []
+        self._begins = False  # calls whose outcome the loop tells
         self.busy = False
         self.running = True
         self.puts_off = type(self).before_waiting is not Server.before_waiting
@@ -172,9 +178,15 @@ class Server(Interface):
         return self._under_way.caller
 
     @property
+    def by_kernel(self) -> bool:
+        """Whether the kernel has delivered the call under way: then it counts until it has its
+        outcome, and no more than the window do so at once."""
+        return self._under_way.way is self._kernel
+
+    @property
     def number_in_hand(self) -> int:
         """The number of the call under way, which the kernel has delivered. Raises Protocol."""
-        if self._under_way.way is not self._kernel:
+        if not self.by_kernel:
             raise BadCall("this is asked by the kernel's way only")
         return self._under_way.number
 
@@ -225,7 +237,7 @@ class Server(Interface):
         while self.running:
             if connection.inbox:
                 self._handle(connection.inbox.popleft())
-            elif not (self.doors or self.puts_off or self.watched or self.alarm_ns):
+            elif not (self.doors or self.puts_off or self.watched or self.alarm_ns or self._begins):
                 self._handle(receive())  # the kernel is all that there is to wait for
             else:
                 self._loop.turn()
@@ -248,10 +260,10 @@ class Server(Interface):
             self._told = taken, in_hand
 
     def handle_all(self) -> None:
-        """Handle what has come by any way: all messages, and a request of each door."""
+        """Handle what has come by any way: messages, and a request of each door."""
         connection = self.connection
-        while connection.stirred or connection.inbox:
-            m = connection.poll_notice()
+        for _ in range(MOST_MESSAGES):  # others want a turn too
+            m = connection.poll_notice() if connection.stirred or connection.inbox else None
             if m is None:
                 break
             self._handle(m)
@@ -259,6 +271,8 @@ class Server(Interface):
                 return
         for door in tuple(self.doors):
             self._look_behind(door)
+        if self._begins:
+            self._tell_outcomes()
 
     def _give_credit(self, count: int) -> None:
         token = self.connection.named["self"]
@@ -350,12 +364,40 @@ class Server(Interface):
             raise BadCall(f"{type(target).__name__} has no operation {opcode}")
         return Reception(self), operation
 
+    # --- calls that were begun ------------------------------------------------------------------
+
+    def when(self, call: UnderWay[R], done: Callable[[UnderWay[R]], None]) -> None:
+        """Call `done(call)` in the loop once a call that was begun has its outcome, unless it is
+        forgotten before. Then `call.result()` does not wait, and what a death has cut short it does
+        not ask again. `done` takes the result, or says `call.forget()`: it is kept until then.
+
+        A deadline is kept by the kernel. By a channel or in one process the callee may be late: for
+        calls that it answers when it likes, connect with `timeout_s=None`.
+        """
+        self._begins = True
+        channel = call.tell(lambda: None if call.forgotten else done(call))
+        if channel is not None and channel.held and channel not in self.returns:
+            self.returns.append(channel)
+            channel.leaving = self._no_more_returns
+            self._loop.watch_end(self, channel)
+
+    def _tell_outcomes(self) -> None:
+        for channel in tuple(self.returns):
+            channel.look()
+        finished = self.connection.finished
+        for _ in range(len(finished)):
+            finished.popleft()()
+
+    def _no_more_returns(self, channel: Channel) -> None:
+        self._loop.unwatch(channel.bell)
+        self.returns.remove(channel)
+
     # --- channels -------------------------------------------------------------------------------
 
     def admit(self, door: Door) -> None:
         """Take requests from this door too."""
         self.doors.append(door)
-        self._loop.watch_door(self, door)
+        self._loop.watch_end(self, door)
 
     def dismiss(self, door: Door) -> None:
         """Nobody is behind it any more, or somebody who breaks the rules."""
@@ -416,6 +458,7 @@ class Server(Interface):
 
 unpack_stamp = wire.STAMP.unpack
 _new = tuple.__new__  # of a NamedTuple, in half the time
+MOST_MESSAGES = 64  # handled in one turn
 MAX_WINDOW = 255  # ask for all that the endpoint's window allows
 
 

@@ -28,6 +28,7 @@ from ukernel.abi.interface import (
 from ukernel.abi.syscalls import Control, Kernel
 from ukernel.abi.tally import STRANGER, Callee
 from ukernel.lib import task
+from ukernel.lib.channel import Channel
 from ukernel.lib.connection import Connection, Outcome, error_of
 from ukernel.lib.link import Link, Posted
 
@@ -38,6 +39,7 @@ TIMEOUT_S = 30.0
 SYSTEM_CALLS = {operation.name: operation for operation in (Kernel.ops | Control.ops).values()}
 REVOKES = ("revoke",)
 OK, DEAD_UNKNOWN = int(Code.OK), int(Code.E_DEAD_UNKNOWN)
+NOT_BEGUN = Outcome(Code.E_DEAD_NOTRUN, wire.pack(["the channel was closed before", {}]))
 ENDS = ("delete", "move")  # system calls after which a token leads nowhere new
 
 
@@ -213,6 +215,8 @@ class UnderWay(Generic[R]):
         self._args = args
         self._deadline_ns = time.monotonic_ns() + stub.timeout_ns if stub.timeout_ns else 0
         self._posted: Posted | None = None
+        self._told = False
+        self.forgotten = False
         if stub.link is not None and not self._operation.passes:
             self._posted = stub.link.post(self._operation, args, self._deadline_ns)
         if self._posted is None:
@@ -222,10 +226,13 @@ class UnderWay(Generic[R]):
             )
 
     def result(self) -> R:
-        """What the call returns, or raises; waits for it."""
+        """What the call returns, or raises; waits for it. A call whose outcome was to be told is
+        not made again by itself."""
         outcome = self._outcome()
+        if self._told:
+            outcome = outcome or NOT_BEGUN
         unknown = outcome is not None and outcome.status == DEAD_UNKNOWN
-        if outcome is None or (unknown and self._operation.idempotent):
+        if outcome is None or (unknown and self._operation.idempotent and not self._told):
             self._stub.connection.stats.retried += unknown
             again: R = getattr(self._stub, self._operation.name)(*self._args)
             return again
@@ -239,8 +246,18 @@ class UnderWay(Generic[R]):
         wait = connection.meanwhile or connection.awaited
         return wait(self._number, callee, self._operation.number)
 
+    def tell(self, teller: Callable[[], None]) -> Channel | None:
+        """Have `teller` finished when there is an outcome (see `Server.when`); the channel by
+        which it comes, if by one."""
+        self._told = True
+        if self._posted is not None:
+            return self._posted.tell(teller)
+        self._stub.connection.tell(self._number, teller)
+        return None
+
     def forget(self) -> None:
         """Nobody wants the outcome, whenever it comes."""
+        self.forgotten = True
         if self._posted is not None:
             self._posted.forget()
         else:

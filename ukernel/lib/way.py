@@ -5,6 +5,7 @@ By the kernel, as here; through a channel (`door`); or from within the process (
 
 from __future__ import annotations
 
+import time
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from ukernel.abi import wire
@@ -28,6 +29,10 @@ class Caller(NamedTuple):
 
 class Way(Protocol):
     """Where requests come from, and where their outcomes go."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is known that nobody is there any more to take an outcome."""
 
     def reply(self, operation: Operation, number: int, value: Any) -> None:
         """The result of request `number`."""
@@ -56,6 +61,12 @@ class Pending(Generic[T]):
         """What the method returns in place of the result."""
         return cast(T, self)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody may still wait for it, as far as can be seen from here."""
+        way, _, _, caller = self._current
+        return not way.closed and not 0 < caller.deadline_ns <= time.monotonic_ns()
+
     def answer(self, value: T) -> None:
         way, operation, number, _ = self._current
         way.reply(operation, number, value)
@@ -65,7 +76,9 @@ class Pending(Generic[T]):
 
 
 class KernelWay:
-    """Requests that the kernel delivers, and their outcomes."""
+    """Requests that the kernel delivers, and their outcomes. It drops those of dead clients."""
+
+    closed = False
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -99,6 +112,8 @@ class KernelWay:
 
 class Nobody:
     """Where the outcome of a one-way message goes."""
+
+    closed = True
 
     def reply(self, operation: Operation, number: int, value: Any) -> None:
         pass
