@@ -11,18 +11,23 @@ from __future__ import annotations
 import errno
 import math
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from weakref import WeakKeyDictionary
 
 from hwsim.blk import Blk, Storage
 from hwsim.hardware import Hardware
+from hwsim.impairment import Impairment, Lane
+from hwsim.net import Net
 from hwsim.queue import Chain, DeviceQueue
 from hwsim.transport import VirtioMmio
 from ukernel.abi.faults import (
-    DEVICE_FAULTS,
+    FRAME_FAULTS,
     IO_ERROR,
+    LINE_FAULTS,
     LOST_INTERRUPT,
+    MEDIUM_FAULTS,
     NO_ROOM,
     SPURIOUS_INTERRUPT,
     STUCK,
@@ -32,8 +37,6 @@ from ukernel.abi.faults import (
 )
 from ukernel.abi.services import SECTOR
 
-OF_LINE = (LOST_INTERRUPT, SPURIOUS_INTERRUPT)
-
 Strikes = Callable[[str], bool]  # whether a request that this fault concerns meets it
 
 
@@ -41,11 +44,13 @@ def possible(device: Hardware) -> tuple[str, ...]:
     """The ways in which this device can break."""
     match device:
         case Blk():
-            return DEVICE_FAULTS
+            return (*MEDIUM_FAULTS, STUCK, *LINE_FAULTS)
+        case Net():
+            return (STUCK, *LINE_FAULTS, *FRAME_FAULTS)
         case VirtioMmio():
-            return (STUCK, *OF_LINE)
+            return (STUCK, *LINE_FAULTS)
         case _:
-            return OF_LINE
+            return LINE_FAULTS
 
 
 class Plan:
@@ -165,6 +170,8 @@ class Defects:
                 self.device.doorbell()
             self.device.requests = DeviceQueue.batch
             self._stuck.clear()
+        if isinstance(self.device, Net):
+            self.device.trouble = None
         self._put_medium(self._medium)
 
     def _step_between(self, shape: random.Random) -> None:
@@ -173,6 +180,17 @@ class Defects:
             self.device.requests = self._requests
         if self._medium is not None:
             self._put_medium(FaultyStorage(self._medium, self._strikes, shape))
+        if isinstance(self.device, Net) and self._plans.keys() & set(FRAME_FAULTS):
+            self.device.trouble = self._trouble(shape)
+
+    def _trouble(self, shape: random.Random) -> Impairment:
+        """A link on which frames meet what is planned, in both directions."""
+
+        def at(_: int, action: Callable[[], None]) -> None:
+            self._later(action)
+
+        lanes = Lane(self._strikes, shape), Lane(self._strikes, shape)
+        return Impairment(*lanes, time.monotonic_ns, at)
 
     def _put_medium(self, medium: Storage | None) -> None:
         if isinstance(self.device, Blk) and medium is not None:

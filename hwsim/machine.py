@@ -8,12 +8,13 @@ driver holds, asks for what is to go wrong.
 
 from __future__ import annotations
 
+import heapq
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from hwsim.blk import Blk
 from hwsim.cache import CachedDisk
@@ -23,11 +24,15 @@ from hwsim.hardware import Hardware
 from hwsim.image import Image, ImageError
 from hwsim.iommu import Fault, Iommu
 from hwsim.line import SerialLine
+from hwsim.net import Net
+from hwsim.patchbay import Patchbay, PatchError
 from hwsim.rng import Rng
 from hwsim.seat import Seat
 from hwsim.timer import Timer
 from ukernel.abi import syscalls, wire
+from ukernel.abi.captures import Captured, CaptureFailed, Captures, CardRow
 from ukernel.abi.faults import DeviceFaults, Landed, NoSuchDevice
+from ukernel.abi.interface import Operation
 from ukernel.lib.bell import ring
 from ukernel.lib.mapping import map_shared
 from ukernel.lib.server import Server
@@ -53,26 +58,32 @@ class KernelPort(syscalls.Machine):
 
 
 class Deferred(NamedTuple):
-    """Something that is to happen in a moment."""
+    """Something that is to happen."""
 
     due_ns: int
+    number: int  # of those at the same time, the first asked for comes first
     action: Callable[[], None]
 
 
-class MachineServer(Server, DeviceFaults):
+class MachineServer(Server, DeviceFaults, Captures):
     """The bus. `args` holds the devices in the order of their numbers."""
+
+    ops: ClassVar[dict[int, Operation]] = {**DeviceFaults.ops, **Captures.ops}
+    answers = (*DeviceFaults.answers, *Captures.answers)
 
     def setup(self) -> None:
         self.objects[syscalls.KERNEL_BADGE] = KernelPort(self)
         self.seats: list[Seat] = []
-        self._deferred: deque[Deferred] = deque()  # by the time when they are due
+        self._deferred: list[Deferred] = []  # a heap
+        self._numbers = count()
+        self.patchbay = Patchbay(self, self.args.get("descriptors", {}), self.at)
         for index, spec in enumerate(self.args["devices"]):
             self.seats.append(self._plug_in(index, spec))
 
     def _plug_in(self, index: int, spec: dict[str, Any]) -> Seat:
         seat = Seat(index)
         domain = Iommu(spec["name"], lambda fault: self._report(index, fault))
-        seat.device = MODELS[spec["model"]](self, spec, domain, seat.interrupt)
+        seat.device = MODELS[spec["model"]](self, spec, domain, seat)
         seat.defects = Defects(seat.device, self._later)
         return seat
 
@@ -100,6 +111,36 @@ class MachineServer(Server, DeviceFaults):
             for seat in self.seats
             for fault, times in seat.defects.landed.items()
         ]
+
+    # --- what is asked about network cards ------------------------------------------------------
+
+    def start_capture(self, device: str, path: str) -> None:
+        try:
+            self.patchbay.start_capture(self._card(device), path)
+        except OSError as error:
+            raise CaptureFailed(f"{path}: {error.strerror}") from None
+
+    def stop_capture(self, device: str) -> Captured:
+        captured = self.patchbay.stop_capture(self._card(device))
+        if captured is None:
+            raise CaptureFailed(f"frames of {device} are not being captured")
+        return captured
+
+    def cards(self) -> list[CardRow]:
+        return [
+            self.patchbay.row(seat.device) for seat in self.seats if isinstance(seat.device, Net)
+        ]
+
+    def _card(self, device: str) -> Net:
+        found = self._named(device).device
+        if not isinstance(found, Net):
+            raise NoSuchDevice(f"{device} is no network card")
+        return found
+
+    def stopping(self) -> None:
+        self.patchbay.close()
+
+    # --- devices --------------------------------------------------------------------------------
 
     def _named(self, device: str) -> Seat:
         for seat in self.seats:
@@ -145,9 +186,14 @@ class MachineServer(Server, DeviceFaults):
         seat.device.doorbell()
         self._go_on(seat)
 
+    def look_again(self, seat: Seat) -> None:
+        """Have another turn of this device, when the others have had theirs."""
+        if seat.doorbell >= 0:
+            ring(seat.doorbell)
+
     def _go_on(self, seat: Seat) -> None:
         if seat.device.backlog:
-            ring(seat.doorbell)  # the others have their turn first
+            self.look_again(seat)
 
     def _serve_call(self, m: wire.Message) -> None:
         super()._serve_call(m)
@@ -161,12 +207,16 @@ class MachineServer(Server, DeviceFaults):
             if isinstance(seat.device, Timer):
                 seat.device.expire(now)
         while self._deferred and self._deferred[0].due_ns <= now:
-            self._deferred.popleft().action()
+            heapq.heappop(self._deferred).action()
+        self._set_alarm()
+
+    def at(self, due_ns: int, action: Callable[[], None]) -> None:
+        """Do something when the clock (CLOCK_MONOTONIC) shows that."""
+        heapq.heappush(self._deferred, Deferred(due_ns, next(self._numbers), action))
         self._set_alarm()
 
     def _later(self, action: Callable[[], None]) -> None:
-        self._deferred.append(Deferred(time.monotonic_ns() + MOMENT_NS, action))
-        self._set_alarm()
+        self.at(time.monotonic_ns() + MOMENT_NS, action)
 
     def _set_alarm(self) -> None:
         self.alarm_ns = min(self._deadlines(), default=0)
@@ -179,33 +229,38 @@ class MachineServer(Server, DeviceFaults):
             yield self._deferred[0].due_ns
 
 
-Interrupt = Callable[[], None]
-
-
-def _blk(_: MachineServer, spec: dict[str, Any], domain: Iommu, interrupt: Interrupt) -> Blk:
+def _blk(_: MachineServer, spec: dict[str, Any], domain: Iommu, seat: Seat) -> Blk:
     image = Image(spec["image"], spec["size"], spec["read_only"])
-    return Blk(spec["name"], domain, interrupt, CachedDisk(image, spec["cache"]))
+    return Blk(spec["name"], domain, seat.interrupt, CachedDisk(image, spec["cache"]))
 
 
-def _console(
-    machine: MachineServer, spec: dict[str, Any], domain: Iommu, interrupt: Interrupt
-) -> Console:
+def _net(machine: MachineServer, spec: dict[str, Any], domain: Iommu, seat: Seat) -> Net:
+    cable, mac = machine.patchbay.plug(spec), bytes.fromhex(spec["mac"].replace(":", ""))
+    card = Net(spec["name"], domain, seat.interrupt, cable, mac, spec["mtu"], spec["offload"])
+    card.look_again = lambda: machine.look_again(seat)
+    if spec["capture"] is not None:
+        machine.patchbay.capture_from_boot(card, spec["capture"])
+    return card
+
+
+def _console(machine: MachineServer, spec: dict[str, Any], domain: Iommu, seat: Seat) -> Console:
     line = SerialLine(Path(machine.args["dir"]), spec["name"], machine)
-    console = Console(spec["name"], domain, interrupt, line.show)
+    console = Console(spec["name"], domain, seat.interrupt, line.show)
     line.typed = console.feed
     return console
 
 
-def _rng(_: MachineServer, spec: dict[str, Any], domain: Iommu, interrupt: Interrupt) -> Rng:
-    return Rng(spec["name"], domain, interrupt, spec["seed"])
+def _rng(_: MachineServer, spec: dict[str, Any], domain: Iommu, seat: Seat) -> Rng:
+    return Rng(spec["name"], domain, seat.interrupt, spec["seed"])
 
 
-def _timer(_: MachineServer, spec: dict[str, Any], domain: Iommu, interrupt: Interrupt) -> Timer:
-    return Timer(spec["name"], domain, interrupt, time.monotonic_ns)
+def _timer(_: MachineServer, spec: dict[str, Any], domain: Iommu, seat: Seat) -> Timer:
+    return Timer(spec["name"], domain, seat.interrupt, time.monotonic_ns)
 
 
-MODELS: dict[str, Callable[[MachineServer, dict[str, Any], Iommu, Interrupt], Hardware]] = {
+MODELS: dict[str, Callable[[MachineServer, dict[str, Any], Iommu, Seat], Hardware]] = {
     "virtio-blk": _blk,
+    "virtio-net": _net,
     "virtio-console": _console,
     "virtio-rng": _rng,
     "timer": _timer,
@@ -215,5 +270,5 @@ MODELS: dict[str, Callable[[MachineServer, dict[str, Any], Iommu, Interrupt], Ha
 def main() -> None:
     try:
         MachineServer.run()
-    except ImageError as error:
+    except (ImageError, PatchError) as error:
         raise SystemExit(str(error)) from None

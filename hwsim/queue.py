@@ -120,6 +120,10 @@ class DeviceQueue:
         self._seen = (self._seen + 1) & INDEX_MASK
         return self._walk(head)
 
+    def put_back(self) -> None:
+        """The chain that was taken last is not needed yet: the next `take` looks at it anew."""
+        self._seen = (self._seen - 1) & INDEX_MASK
+
     def again(self, head: int) -> Chain:
         """A chain that was taken before and not given back, as it is now."""
         if self.generation != self.domain.generation:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launcher.cables import Cables
 from launcher.config import SystemFile
 from launcher.kernel import KernelProcess
 from launcher.placement import units
 from launcher.quarantine import Box
 from launcher.supervisor import State
 from launcher.tasks import Task
-from ukernel.abi.manifest import Restart, Server, VirtioBlk
+from ukernel.abi.manifest import Restart, Server, VirtioBlk, VirtioNet, derived_mac
 from ukernel.abi.syscalls import CALL, GRANT, Grant
 
 MACHINE = "machine"  # the slot of the hardware simulator
@@ -51,13 +52,14 @@ def supervised(file: SystemFile) -> State:
 
 
 def make_slots(
-    kernel: KernelProcess, file: SystemFile, wiring: Wiring, run_dir: Path
+    kernel: KernelProcess, file: SystemFile, wiring: Wiring, run_dir: Path, cables: Cables
 ) -> dict[str, Task]:
     """A task for every server of the file and for the machine; none of them runs yet."""
     tasks = {}
     if file.manifest.hardware:
         machine = tasks[MACHINE] = _new_task(kernel, MACHINE, MACHINE_SPEC, [])
-        machine.args = {"devices": _device_specs(file, wiring), "dir": str(run_dir)}
+        machine.args = {"devices": _device_specs(file, wiring, run_dir), "dir": str(run_dir)}
+        machine.cables = cables.opened
         for device in file.manifest.hardware:
             kernel.control().device(device, MACHINE)
     for name, server in file.manifest.servers.items():
@@ -94,11 +96,15 @@ def _grants(caller: str, server: Server, wiring: Wiring) -> list[Grant]:
     return [*links, *(Grant("device", name, CALL, name) for name in server.devices)]
 
 
-def _device_specs(file: SystemFile, wiring: Wiring) -> list[dict[str, Any]]:
+def _device_specs(file: SystemFile, wiring: Wiring, run_dir: Path) -> list[dict[str, Any]]:
     specs = []
     for name, hardware in file.manifest.hardware.items():
         spec = {"name": name, **hardware.model_dump()}
         if isinstance(hardware, VirtioBlk):
             spec["image"] = str(wiring.images.get(name) or file.image_path(name))
+        if isinstance(hardware, VirtioNet):
+            spec["mac"] = hardware.mac or derived_mac(run_dir.name, name)
+            capture = file.capture_path(name)
+            spec["capture"] = str(capture) if capture is not None else None
         specs.append(spec)
     return specs

@@ -19,14 +19,15 @@ PROGRAM = (
 def spawn(
     what: Spawn, fds: list[int], stdio: tuple[int, int, int], path: str, mark: Mapping[str, str]
 ) -> int:
-    """Start it with `fds` (control socket and recorder of each task) and `stdio`; its pid, a child
-    of this process. `path` is last on its module path, `mark` goes into its environment."""
+    """Start it with `fds` (control socket and recorder of each task, then what it is given) and
+    `stdio`; its pid, a child of this process. `path` is last on its module path, `mark` goes into
+    its environment."""
     places = range(LINES + len(fds))
     # From above: there, no copy is in the place of another that is still to be made.
     above = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(places)) for fd in (*stdio, *fds)]
     moves = [(os.POSIX_SPAWN_DUP2, fd, place) for fd, place in zip(above, places, strict=True)]
     argv = [sys.executable, "-c", PROGRAM, path, what.module, *what.argv]
-    environment = {**os.environ, **mark, **told(what.tasks, list(places[LINES:]))}
+    environment = {**os.environ, **mark, **told(what, list(places[LINES:]))}
     try:
         return os.posix_spawn(sys.executable, argv, environment, file_actions=moves, setsid=True)
     finally:

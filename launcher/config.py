@@ -14,16 +14,20 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from launcher.card_rules import RULES as CARD_RULES
 from launcher.explain import Grammar, validated, well_formed
 from launcher.reader import read_source
 from launcher.rules import PLACEMENT_RULES, RULES, Draft
 from launcher.source import KEY, ConfigError, Keys, Problem, Source
 from ukernel.abi.manifest import (
     HARDWARE_MODELS,
+    INTERFACE_PATTERN,
+    MAC_PATTERN,
     MODULE_PATTERN,
     Backoff,
     Hardware,
     Heartbeat,
+    Impairments,
     Link,
     Listed,
     Manifest,
@@ -31,6 +35,7 @@ from ukernel.abi.manifest import (
     Restart,
     Server,
     VirtioBlk,
+    VirtioNet,
 )
 
 T = TypeVar("T")
@@ -64,6 +69,14 @@ class SystemFile:
             case VirtioBlk(image=image):
                 return self.directory / image
         raise LookupError(f"{self.path}: hardware has no disk {device!r}")
+
+    def capture_path(self, device: str) -> Path | None:
+        """The file in which a network card's frames are noted from boot, if they are. Raises
+        LookupError for what is no card."""
+        match self.manifest.hardware.get(device):
+            case VirtioNet(capture=capture):
+                return self.directory / capture if capture else None
+        raise LookupError(f"{self.path}: hardware has no network card {device!r}")
 
 
 def load(path: str | os.PathLike[str]) -> SystemFile:
@@ -101,7 +114,7 @@ def placed(file: SystemFile, placement: str) -> SystemFile:
 def _broken_rules(source: Source) -> Iterator[Problem]:
     draft = _draft(source)
     if draft is not None:
-        for rule in RULES:
+        for rule in (*RULES, *CARD_RULES):
             for finding in rule(draft):
                 yield source.problem(finding.keys, finding.text)
 
@@ -139,6 +152,8 @@ def _in_file(loc: Keys) -> Keys:
 def _known_keys(loc: Keys) -> Iterable[str]:
     """The keys that the mapping around `loc` may have."""
     match loc:
+        case ("hardware", _, _, "faults", _):
+            return Impairments.model_fields
         case ("hardware", _, str(model), _):
             return HARDWARE_MODELS[model].model_fields
         case ("servers", _, "restart", "backoff", _):
@@ -154,4 +169,9 @@ def _known_keys(loc: Keys) -> Iterable[str]:
     return Manifest.model_fields
 
 
-GRAMMAR = Grammar(_in_file, _known_keys, {MODULE_PATTERN: "a module's name such as servers.disk"})
+PATTERNS = {
+    MODULE_PATTERN: "a module's name such as servers.disk",
+    MAC_PATTERN: "an address such as 02:00:00:00:00:01",
+    INTERFACE_PATTERN: "the name of an interface (up to 15 of a-z, A-Z, 0-9, '.', '_' and '-')",
+}
+GRAMMAR = Grammar(_in_file, _known_keys, PATTERNS)

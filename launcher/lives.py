@@ -148,9 +148,12 @@ class Lives:
                 self.prepare(member)
         infos = [self._info(member) for member in members]
         module = infos[0].module if len(infos) == 1 else HOUSEHOLD
-        what = Spawn(module, [info.dump() for info in infos], task.argv, task.directory)
-        fds = [fd for member in members for fd in (member.line, member.box.fd)]
-        with self._stdio(task) as stdio:
+        lines = [fd for member in members for fd in (member.line, member.box.fd)]
+        with self._stdio(task) as stdio, task.cables() as given:
+            dumped = [info.dump() for info in infos]
+            names = [name for name, _ in given]
+            what = Spawn(module, dumped, task.argv, task.directory, names)
+            fds = [*lines, *(fd for _, fd in given)]
             if task.terms is not None and task.terms.spawn == "cold":
                 mark = {orphans.MARK: str(self.run.path)}
                 pid = cold.spawn(what, fds, stdio, str(self.file.directory), mark)

@@ -21,6 +21,7 @@ import zmq
 
 from launcher import board, orphans, supervisor, vitals
 from launcher.board import MACHINE, Wiring
+from launcher.cables import Cables
 from launcher.config import SystemFile, placed
 from launcher.kernel import KERNEL_DIED, KernelProcess, SystemDown
 from launcher.lives import Death, Lives
@@ -86,9 +87,11 @@ class System:
         self.trace = trace
         self.wiring = Wiring(images or {}, through or {}, mischief)
         self.run = RunDir(self.name)
+        self.cables = Cables(file, self.run.path)
         self.tasks: dict[str, Task] = {}
         self.recoveries: list[Stages] = []
         self.events: deque[Happened] = deque(maxlen=EVENTS)
+        self.captured: set[str] = set()  # network cards whose frames somebody has noted
         self.boot_ms = 0.0
         self.kernel: KernelProcess | None = None
         self.zygote: Zygote | None = None
@@ -126,7 +129,9 @@ class System:
         )
         self._lives.ended, self._lives.spare_ended = self._ended, self._spare_ended
         self._lives.say = self.say
-        self.tasks.update(board.make_slots(self.kernel, self.file, self.wiring, self.run.path))
+        self.tasks.update(
+            board.make_slots(self.kernel, self.file, self.wiring, self.run.path, self.cables)
+        )
         self.selector.register(
             self.kernel.connection.socket.get(zmq.FD), selectors.EVENT_READ, lambda: None
         )
@@ -168,7 +173,8 @@ class System:
         except ConnectionError:  # the zygote is gone
             raise
         except (CallError, OSError) as error:  # Linux has no room: as good as a death in init
-            self.say("died", task.name, f"could not be started: {error}")
+            task.blame = f"could not be started: {error}"
+            self.say("died", task.name, task.blame)
             self._act(Died(task.name, 1, random.random()))
             return
         for member, stages in repaired:
@@ -435,6 +441,7 @@ class System:
         self.tasks.clear()
         if self.kernel is not None:
             self.kernel.close()
+        self.cables.close()
         if self.zygote is not None:
             self.zygote.close()
             orphans.end_all_children(self.run.path)

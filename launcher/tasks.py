@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +37,10 @@ class Stages:
         return (self.serving_ns - (self.killed_ns or self.dead_ns)) / 1e6
 
 
+def _none() -> AbstractContextManager[Sequence[tuple[str, int]]]:
+    return nullcontext(())
+
+
 @dataclass
 class Task:
     """The launcher's view of a slot."""
@@ -59,6 +65,8 @@ class Task:
     stdio: tuple[int, int, int] | None = None  # of a command: it runs once, whatever its end
     directory: str = ""
     args: dict[str, Any] = field(default_factory=dict)
+    cables: Callable[[], AbstractContextManager[Sequence[tuple[str, int]]]] = _none
+    """Descriptors for one life of the machine, see `launcher.cables`."""
     line: int = -1  # control socket of the prepared life, when that has no process yet
     spare: Process | None = None  # the prepared life's process
     mischief: str = ""  # how its lives are to misbehave

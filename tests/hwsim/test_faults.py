@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsim.faults import Defects
+from hwsim.faults import Defects, possible
 from hwsim.hardware import Hardware
 from hwsim.iommu import Iommu
 from hwsim.queue import DeviceQueue
@@ -19,7 +19,6 @@ from hwsim.timer import Timer
 from tests.hwsim.harness import PAGE, BlkDriver, Line, Machine, MachineMaker, Region, Wire
 from tests.hwsim.test_console_rng import Terminal
 from ukernel.abi.faults import (
-    DEVICE_FAULTS,
     IO_ERROR,
     LOST_INTERRUPT,
     NO_ROOM,
@@ -257,7 +256,7 @@ def test_a_mended_device_runs_what_it_ran_before(disk: Disk) -> None:
     blk = disk.host.blk
     before = blk.disk, blk.interrupt, blk.requests
     assert blk.requests is DeviceQueue.batch
-    for fault in DEVICE_FAULTS:
+    for fault in possible(blk):
         disk.plan(fault)
     assert blk.disk is not before[0]
     disk.defects.mend()

@@ -6,12 +6,13 @@ interposer, a task that holds the callee's capability while the caller holds the
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from ukernel.abi.errors import Answer
 from ukernel.abi.interface import Interface, op, u32, u64
 
-# Faults of a device. Those of the medium concern block devices only.
+# Faults of a device. Those of the medium concern block devices only, those of frames network cards:
+# frames in either direction.
 IO_ERROR = "io_error"  # the request fails with a status, nothing is done
 TORN_WRITE = "torn_write"  # some sectors of a write reach the medium, then the request fails
 WRONG_DATA = "wrong_data"  # a read succeeds with other bytes than were written
@@ -19,9 +20,14 @@ NO_ROOM = "no_room"  # a write fails as it does when the host's disk is full
 STUCK = "stuck"  # the request is never completed
 LOST_INTERRUPT = "lost_interrupt"  # work is done, the line is not raised
 SPURIOUS_INTERRUPT = "spurious_interrupt"  # the line is raised, nothing was done
-DEVICE_FAULTS = (
-    IO_ERROR, TORN_WRITE, WRONG_DATA, NO_ROOM, STUCK, LOST_INTERRUPT, SPURIOUS_INTERRUPT,
-)  # fmt: skip
+LOSE_FRAME = "lose_frame"  # it never arrives
+DUPLICATE_FRAME = "duplicate_frame"  # it arrives twice
+REORDER_FRAME = "reorder_frame"  # it arrives after the one that follows it
+CORRUPT_FRAME = "corrupt_frame"  # one bit of it is another
+MEDIUM_FAULTS = (IO_ERROR, TORN_WRITE, WRONG_DATA, NO_ROOM)
+LINE_FAULTS = (LOST_INTERRUPT, SPURIOUS_INTERRUPT)
+FRAME_FAULTS = (LOSE_FRAME, DUPLICATE_FRAME, REORDER_FRAME, CORRUPT_FRAME)
+DEVICE_FAULTS = (*MEDIUM_FAULTS, STUCK, *LINE_FAULTS, *FRAME_FAULTS)
 
 # Faults of a message.
 DROP = "drop"  # a request or its reply is never passed on
@@ -50,7 +56,7 @@ class Landed(NamedTuple):
 class DeviceFaults(Interface):
     """What the machine is asked to break. Served under badge 0; only the root task holds it."""
 
-    answers = (NoSuchDevice, NoSuchFault)
+    answers: ClassVar[tuple[type[Answer], ...]] = (NoSuchDevice, NoSuchFault)
 
     @op(100)
     def break_device(

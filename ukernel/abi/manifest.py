@@ -7,6 +7,8 @@ modules) is checked by the launcher, which knows the line of each.
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -16,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from ukernel.abi.interface import Interface
+from ukernel.abi.network import Ethernet, Network
 from ukernel.abi.services import SECTOR, Block, Console, Echo, Entropy, FileSystem, KeyValue, Timer
 
 BUILTIN_INTERFACES: dict[str, type[Interface]] = {
@@ -26,6 +29,8 @@ BUILTIN_INTERFACES: dict[str, type[Interface]] = {
     "timer": Timer,
     "entropy": Entropy,
     "kv": KeyValue,
+    "ethernet": Ethernet,
+    "net": Network,
 }
 
 NAME_PATTERN = "^[a-z][a-z0-9-]{0,31}$"
@@ -37,6 +42,9 @@ T = TypeVar("T")
 UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}  # bytes
 MAX_SIZE = 1 << 60  # bytes; a file offset (off_t) holds it with room for arithmetic
 MAX_SEED = (1 << 64) - 1
+MAC_PATTERN = "^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$"
+INTERFACE_PATTERN = "^[A-Za-z0-9_.-]{1,15}$"  # of Linux: IFNAMSIZ
+LEAST_MTU, MOST_MTU = 68, 65535  # RFC 791 §3.2, and what a length field holds
 SIZE = re.compile("([0-9]{1,19})(KiB|MiB|GiB)?")
 SCALARS = (str, int, float, bool)
 
@@ -96,6 +104,31 @@ def _links(value: Any) -> Any:
     return links
 
 
+def _of_one_card(mac: str) -> str:
+    if int(mac[:2], 16) & 1:
+        raise PydanticCustomError("mac", "expected the address of one card: an even first byte")
+    return mac.lower()
+
+
+def _with_prefix(text: str) -> str:
+    try:
+        found = ipaddress.IPv4Interface(text)
+    except ValueError:
+        found = None
+    if found is None or "/" not in text or found.network.prefixlen > 30:
+        raise PydanticCustomError(
+            "address", "expected an IPv4 address and its prefix such as 10.0.0.1/24"
+        )
+    return str(found)
+
+
+def derived_mac(system: str, device: str) -> str:
+    """The address of a card whose entry has none: always the same, locally administered."""
+    digest = hashlib.sha256(f"{system}/{device}".encode()).digest()
+    first = digest[0] & 0xFC | 0x02
+    return ":".join(f"{octet:02x}" for octet in (first, *digest[1:6]))
+
+
 Listed = Annotated[tuple[T, ...], Field(strict=False), AfterValidator(_distinct)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 SizeText = Annotated[str, Field(pattern=f"^{SIZE.pattern}$")]
@@ -106,6 +139,10 @@ Scalar = str | int | float | bool
 Arg = Annotated[Scalar | list[Scalar], BeforeValidator(_arg, json_schema_input_type=Any)]
 Core = Annotated[int, Field(ge=0)]
 Right = Literal["call", "grant"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Milliseconds = Annotated[float, Field(ge=0, le=60_000)]
+Mac = Annotated[str, Field(pattern=MAC_PATTERN), AfterValidator(_of_one_card)]
+HostAddress = Annotated[str, AfterValidator(_with_prefix)]
 
 
 class Part(BaseModel):
@@ -129,6 +166,58 @@ class VirtioBlk(Part):
     """Whether the device refuses writes."""
     cache: DiskSize = 4 * UNITS["MiB"]
     """Bytes of the volatile write cache: what a power cut loses if nobody flushed."""
+
+
+class Impairments(Part):
+    """What is wrong with the line of a network card, in both directions. Frames then pass one by
+    one: long segments are cut, and checksums complete, before they are lost or spoiled."""
+
+    loss: Probability = 0.0
+    """Share of the frames that never arrive."""
+    duplicate: Probability = 0.0
+    """Share that arrives twice."""
+    reorder: Probability = 0.0
+    """Share that arrives after the frame that follows it."""
+    corrupt: Probability = 0.0
+    """Share with another value in one bit; a frame that no checksum protects is lost instead."""
+    delay_ms: Milliseconds = 0.0
+    """Milliseconds that each frame is under way."""
+    jitter_ms: Milliseconds = 0.0
+    """Milliseconds more or less than that; frames keep their order."""
+    rate: Size | None = None
+    """Bytes in a second, as `10MiB`; without it, as fast as it goes."""
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    """Decides which frames: the same seed and the same frames, the same fate."""
+
+
+class VirtioNet(Part):
+    """A network card (virtio 1.2 §5.1)."""
+
+    model: Literal["virtio-net"]
+    """`virtio-net`."""
+    backend: Literal["tap", "userns", "wire", "switch"]
+    """What it is plugged into: `tap`, an interface of the host; `userns`, the same in a network
+    namespace of its own, for which nobody needs to be root; `wire`, one other card of the system;
+    `switch`, several."""
+    interface: Annotated[str, Field(pattern=INTERFACE_PATTERN)] | None = None
+    """The TAP interface: of `tap`, made when absent; of `userns`, `tap0` when nothing is said."""
+    host_address: HostAddress | None = None
+    """The host's address on that interface and its prefix, `10.0.0.1/24`. With it the interface is
+    given that address and the MTU, and brought up; without, a `tap` is taken as it is."""
+    wire: Name | None = None
+    """The name of the cable: two cards have it, and are its ends."""
+    switch: Name | None = None
+    """The name of the switch: all cards that have it are on it."""
+    mac: Mac | None = None
+    """The card's address; without it, one that the names of system and device decide."""
+    mtu: Annotated[int, Field(ge=LEAST_MTU, le=MOST_MTU)] = 1500
+    """Bytes of one frame after its Ethernet header."""
+    offload: bool = True
+    """Whether it completes checksums and cuts long segments, and its driver may take such."""
+    faults: Impairments = Impairments()
+    """What is wrong with its line."""
+    capture: Annotated[str, Field(pattern=FILE_PATTERN)] | None = None
+    """A file, relative to the system file, in which all frames are noted from boot, as pcapng."""
 
 
 class VirtioConsole(Part):
@@ -155,10 +244,11 @@ class VirtioRng(Part):
 
 
 Hardware = Annotated[
-    VirtioBlk | VirtioConsole | MachineTimer | VirtioRng, Field(discriminator="model")
+    VirtioBlk | VirtioNet | VirtioConsole | MachineTimer | VirtioRng, Field(discriminator="model")
 ]
 HARDWARE_MODELS: dict[str, type[Part]] = {
     "virtio-blk": VirtioBlk,
+    "virtio-net": VirtioNet,
     "virtio-console": VirtioConsole,
     "timer": MachineTimer,
     "virtio-rng": VirtioRng,

@@ -1,7 +1,8 @@
 """virtio: what a driver and a device must agree on, from virtio 1.2 (OASIS), little-endian.
 
 Register window: virtio-mmio version 2 (§4.2.2). Queues: split virtqueues (§2.7) with event
-indices, no indirect descriptors. Devices: block (§5.2), console (§5.3), entropy (§5.4).
+indices, no indirect descriptors. Devices: network (§5.1), block (§5.2), console (§5.3), entropy
+(§5.4).
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Interrupt(IntEnum):
 class DeviceId(IntEnum):
     """What kind of device it is (§5)."""
 
+    NETWORK = 1
     BLOCK = 2
     CONSOLE = 3
     ENTROPY = 4
@@ -151,6 +153,63 @@ def queue_layout(size: int) -> QueueLayout:
     avail = desc_bytes(size)
     used = -(-(avail + avail_bytes(size)) // USED_ALIGN) * USED_ALIGN
     return QueueLayout(avail, used, used + used_bytes(size))
+
+
+# Network device (§5.1), one pair of queues.
+
+NET_RECEIVEQ = 0
+NET_TRANSMITQ = 1
+
+NET_F_CSUM = 1 << 0  # the device completes checksums
+NET_F_GUEST_CSUM = 1 << 1  # the driver takes frames whose checksum is not complete
+NET_F_MTU = 1 << 3
+NET_F_MAC = 1 << 5
+NET_F_GUEST_TSO4 = 1 << 7  # the driver takes long TCP/IPv4 segments
+NET_F_HOST_TSO4 = 1 << 11  # the device cuts them
+NET_F_STATUS = 1 << 16
+
+NET_HEADER = struct.Struct("<BBHHHHH")  # virtio_net_hdr (§5.1.6), the fields of NetHeader
+NET_HEADER_BYTES = NET_HEADER.size
+NET_HDR_F_NEEDS_CSUM = 1  # add up from csum_start, put it csum_offset further
+NET_HDR_F_DATA_VALID = 2  # of a frame that came: its checksum was found right
+NET_GSO_NONE = 0
+NET_GSO_TCPV4 = 1
+NET_S_LINK_UP = 1
+NET_MOST_BYTES = 65535 + 14  # of a long frame; a receive buffer has a header more (§5.1.6.3.1)
+
+_NET_CONFIG = struct.Struct("<6sHHH")
+
+
+class NetHeader(NamedTuple):
+    """What stands before each frame. `num_buffers` is 1, since buffers are not merged."""
+
+    flags: int = 0
+    gso_type: int = NET_GSO_NONE
+    hdr_len: int = 0  # bytes of all headers of a long segment
+    gso_size: int = 0  # bytes of payload in each of its pieces
+    csum_start: int = 0
+    csum_offset: int = 0
+    num_buffers: int = 0
+
+
+class NetConfig(NamedTuple):
+    """The configuration space of a network device (§5.1.4)."""
+
+    mac: bytes
+    status: int = NET_S_LINK_UP
+    max_virtqueue_pairs: int = 1
+    mtu: int = 1500
+
+    def pack(self) -> bytes:
+        return _NET_CONFIG.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> NetConfig:
+        """Raises struct.error unless `data` has NET_CONFIG_BYTES bytes."""
+        return cls(*_NET_CONFIG.unpack(data))
+
+
+NET_CONFIG_BYTES = _NET_CONFIG.size
 
 
 # Block device (§5.2).
