@@ -16,12 +16,15 @@ from launcher.commands import (
     blast,
     blocked,
     boot,
+    capture,
     chaos,
     compare,
     events,
+    net,
     observe,
     quarantine,
     reference,
+    run,
     stop,
     top,
     trace,
@@ -43,10 +46,12 @@ for command in (
     reference.check, boot.up, observe.ps, top.top, blocked.blocked, act.kill, act.restart,
     stop.stop, observe.caps, observe.kstat, trace.trace, events.events, observe.logs,
     quarantine.quarantine, act.down, reference.schema, reference.manual, reference.demo,
-    blast.blast, compare.compare,
+    blast.blast, compare.compare, capture.capture,
 ):  # fmt: skip
     app.command()(command)
 app.command(context_settings=PASS_THROUGH)(act.fs)
+app.command(context_settings=PASS_THROUGH)(run.run)
+app.add_typer(net.app, name="net")
 app.add_typer(reference.bench, name="bench")
 app.add_typer(chaos.app, name="chaos")
 

@@ -11,6 +11,8 @@ from launcher.frames import MAX_ANSWER, BadFrame, Inflow, dump
 from launcher.rundir import CONTROL, base, running
 from ukernel.abi.syscalls import TraceRow
 
+ASK_S = 5.0  # for the answer of a server
+
 
 class Refused(Exception):
     """What was asked cannot be done. `code` is the exit status that says how."""
@@ -18,6 +20,14 @@ class Refused(Exception):
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)
         self.code = code
+
+
+class Answered(Refused):
+    """A server's own refusal; `name` is that of the interface's Answer."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text or name, 1)
+        self.name = name
 
 
 def find_system(name: str) -> str:
@@ -30,6 +40,13 @@ def find_system(name: str) -> str:
     if not name and len(names) > 1:
         raise Refused(f"several systems are running: {', '.join(names)}; say --system NAME", 2)
     return name or names[0]
+
+
+def value_of(told: dict[str, Any]) -> Any:
+    """The result in what a server was made to say. Raises Answered when it is a refusal."""
+    if "answer" in told:
+        raise Answered(told["answer"], told["text"])
+    return told["result"]
 
 
 class Client:
@@ -69,6 +86,11 @@ class Client:
         if "error" in answer:
             raise Refused(answer["error"], answer["code"])
         return answer["ok"]
+
+    def ask_server(self, server: str, operation: str, *args: Any, patience_s: float = ASK_S) -> Any:
+        """What a server says, of what may be asked of it. Raises Answered, and as `ask` does."""
+        told = self.ask("ask", server, operation, list(args), int(1000 * patience_s))
+        return value_of(told)
 
     def trace(self, start: int) -> list[TraceRow]:
         """Finished calls from number `start`, a page of them."""

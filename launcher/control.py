@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from launcher.frames import MAX_REQUEST, BadFrame, Inflow, dump
-from launcher.requests import Later, Refusal, perform
+from launcher.requests import Held, Later, Refusal, perform
 from launcher.rundir import CONTROL
 from launcher.system import System
 from ukernel.abi.errors import CallError
@@ -36,6 +36,7 @@ class Peer:
         self.outflow = bytearray()
         self.busy = False
         self.later: Later | None = None
+        self.held: Held | None = None  # goes on until it says `end`, or is gone
 
 
 class Control:
@@ -157,6 +158,8 @@ class Control:
         peer.socket.close()
         if peer.later is not None:
             peer.later.abandon()
+        if peer.held is not None:
+            peer.held.end().abandon()
 
     # --- requests -------------------------------------------------------------------------------
 
@@ -182,7 +185,7 @@ class Control:
             return
         fds = peer.inflow.take_fds()
         try:
-            outcome = self._tried(lambda: perform(self.system, request, fds))
+            outcome = self._tried(lambda: self._perform(peer, request, fds))
         finally:
             for fd in fds:
                 os.close(fd)
@@ -194,12 +197,28 @@ class Control:
         else:
             self._answer(peer, outcome)
 
+    def _perform(self, peer: Peer, request: Any, fds: list[int]) -> Any:
+        if request == ["end"] and peer.held is not None:
+            held, peer.held = peer.held, None
+            return held.end()
+        return perform(self.system, request, fds)
+
     def _settle(self, peer: Peer) -> None:
         assert peer.later is not None
         outcome = self._tried(peer.later.outcome)
         if outcome != {"ok": None}:
             peer.later = None
-            self._answer(peer, outcome)
+            self._answer(peer, self._kept(peer, outcome))
+
+    def _kept(self, peer: Peer, outcome: Any) -> Any:
+        """The answer; what goes on with it is now this client's, instead of what did before."""
+        held = outcome.get("ok")
+        if not isinstance(held, Held):
+            return outcome
+        if peer.held is not None:
+            peer.held.end().abandon()
+        peer.held = held
+        return {"ok": held.answer}
 
     def _tried(self, do: Callable[[], Any]) -> Any:
         """The answer that comes of it, or a Later."""

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any, NamedTuple
 
+from launcher import asks, captures
 from launcher.board import MACHINE
 from launcher.process import describe
 from launcher.replay import Replay, find_case, obstacle
@@ -24,6 +25,7 @@ from ukernel.abi import syscalls
 SIGNALS = {name: signal.Signals[f"SIG{name}"] for name in ("KILL", "TERM", "SEGV", "STOP", "CONT")}
 MAX_ARGV = 32 * 1024  # bytes of a command line, as JSON
 PAGE = 256  # events in one answer
+MOST_PATIENCE_MS = 600_000  # with a server that is asked something
 ASKED = "asked"  # the kind of the event that a person wanted something done
 
 
@@ -32,10 +34,18 @@ class Refusal(Exception):
 
 
 class Later(NamedTuple):
-    """An outcome to come. `outcome` gives None until it is there; it may raise Refusal."""
+    """An outcome to come. `outcome` gives None until it is there; it may raise Refusal. It may
+    be a Held."""
 
     outcome: Callable[[], Any]
     abandon: Callable[[], None] = lambda: None  # nobody waits for it any more
+
+
+class Held(NamedTuple):
+    """An answer, and what goes on from then until its client asks for the end of it, or is gone."""
+
+    answer: Any
+    end: Callable[[], Later]
 
 
 def perform(system: System, request: Any, fds: list[int]) -> Any:
@@ -239,6 +249,42 @@ def run(system: System, name: str, argv: list[Any], directory: str, fds: list[in
     return Later(lambda: None if process.status is None else {"status": process.status}, abandon)
 
 
+def ask(system: System, server: str, operation: str, args: list[Any], patience_ms: int) -> Any:
+    """Ask a server what may be asked of it; answered with its result, or its own refusal."""
+    called = asks.askable(system, server, operation)
+    if why := asks.obstacle(called.operation, args):
+        raise Refusal(why)
+    if not 0 < patience_ms <= MOST_PATIENCE_MS:
+        raise Refusal(f"patience is 1 to {MOST_PATIENCE_MS} ms")
+    under_way = asks.Ask(system, called, args, patience_ms / 1000)
+    return Later(under_way.outcome, under_way.abandon)
+
+
+def capture(system: System, device: str, path: str) -> Any:
+    """Note what passes a network card in a file, until the client says `end`, or is gone."""
+    if why := captures.obstacle(system, device):
+        raise Refusal(why)
+    if not os.path.isabs(path) or "\0" in path:
+        raise Refusal(f"{path!r:.80} is no absolute path")
+    system.say(ASKED, device, f"capture into {path}")
+    capturing = captures.Capturing(system, device, path)
+
+    def ended() -> Later:
+        last = capturing.end()
+        return Later(last.outcome, last.abandon)
+
+    def begun() -> Any:
+        told = capturing.begun()
+        return Held(told, ended) if told and "result" in told else told
+
+    return Later(begun, capturing.abandon)
+
+
+def end(system: System) -> Any:
+    """The end of what goes on for this client; see Control, which knows of it."""
+    raise Refusal("nothing goes on here that could be ended")
+
+
 def down(system: System) -> Any:
     """Whoever pumps the system takes it down; see Control."""
     return "down"
@@ -259,5 +305,8 @@ REQUESTS: dict[str, tuple[Any, ...]] = {
     "release": (release, int),
     "replay": (replay, int),
     "run": (run, str, list, str),
+    "ask": (ask, str, str, list, int),
+    "capture": (capture, str, str),
+    "end": (end,),
     "down": (down,),
 }

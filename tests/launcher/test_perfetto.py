@@ -22,8 +22,8 @@ from launcher.perfetto import document
 from launcher.picture import microseconds
 from launcher.recording import Recording
 from launcher.tracing import Decoder
-from tests.conftest import TIMEOUT_S, Ukernel
-from tests.launcher.test_live import FILES, until
+from tests.conftest import TIMEOUT_S, Ukernel, until
+from tests.launcher.test_live import FILES
 from tests.launcher.traceformat import Trace, arrows_join_one_call, checked, nanoseconds
 from ukernel.abi.errors import Code
 from ukernel.abi.services import Block, FileSystem
