@@ -74,6 +74,22 @@ def _bench() -> None:
     """Measure."""
 
 
+def _may_be_written(json_file: Path | None, plot: Path | None) -> None:
+    """Said before minutes are spent."""
+    from launcher.bench import pictures
+
+    try:
+        if json_file is not None:
+            json_file.touch()
+        if plot is not None:
+            pictures.require_matplotlib()
+            plot.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise Refused(f"--plot {plot}: it is a file; name a directory, new or old", 2) from None
+    except (pictures.NoMatplotlib, OSError) as error:
+        raise Refused(str(error), 2) from None
+
+
 @bench.command("ipc")
 def bench_ipc(
     json_file: JsonFile = None,
@@ -95,16 +111,7 @@ def bench_ipc(
     from launcher.bench.result import INVALID
     from launcher.bench.table import print_table
 
-    try:  # before minutes are spent
-        if json_file is not None:
-            json_file.touch()
-        if plot is not None:
-            pictures.require_matplotlib()
-            plot.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise Refused(f"--plot {plot}: it is a file; name a directory, new or old", 2) from None
-    except (pictures.NoMatplotlib, OSError) as error:
-        raise Refused(str(error), 2) from None
+    _may_be_written(json_file, plot)
     what = plan.quick() if quick else plan.full(every_pair=matrix == "full")
     result = ipc.measure(what, lambda line: print(line, file=sys.stderr, flush=True))
     if json_file is not None:
@@ -139,3 +146,36 @@ def bench_recovery(
     show_table(*stage_table(result.results))
     for note in notes(result):
         print(note)
+
+
+@bench.command("net")
+def bench_net(
+    json_file: JsonFile = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="DIR", help="Write a picture, SVG and PNG.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="16 MiB, and fewer rounds.")] = False,
+) -> None:
+    """How quick downloads and round trips are, beside Linux's stack and another in Python."""
+    from launcher.bench.net import picture
+    from launcher.bench.net.places import PlaceError
+    from launcher.bench.net.plan import Plan
+    from launcher.bench.net.plan import quick as quick_plan
+    from launcher.bench.net.result import INVALID
+    from launcher.bench.net.run import measure
+    from launcher.bench.net.table import notes, table
+
+    plan = quick_plan() if quick else Plan()
+    _may_be_written(json_file, plot)
+    try:
+        result = measure(plan, lambda line: print(line, file=sys.stderr, flush=True))
+    except PlaceError as error:
+        raise Refused(str(error), 1) from None
+    if json_file is not None:
+        result.write(json_file)
+    show_table(*table(result.results))
+    for note in notes(result):
+        print(note)
+    for file in picture.draw(result, plot) if plot is not None else ():
+        print(file, file=sys.stderr)
+    finish(1 if result.status == INVALID else 0)
