@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.chaos import history
-from launcher.chaos.evidence import Operation
+from launcher.chaos.evidence import OK, OPEN, Operation, Transfer
+from launcher.chaos.outside import Outsider
 from launcher.chaos.player import ClientFailed, Player
 from launcher.chaos.stage import Stage
 from launcher.chaos.workload import Workload
@@ -33,14 +34,19 @@ class Cast:
 
     def __exit__(self, *raised: object) -> None:
         for player in self.players:
-            player.end()
-            player.kill()
+            player.close()
+
+    @property
+    def outsiders(self) -> list[int]:
+        """The processes of those that are no tasks."""
+        tasks = [player.task for player in self.players]
+        return [task.pid for task in tasks if isinstance(task, Outsider)]
 
     def player(self, name: str) -> Player:
         return next(player for player in self.players if player.name == name)
 
     def prepare(self, stage: Stage) -> Mapping[str, str]:
-        """Make the files that bulk readers read; the SHA-256 of each by its client."""
+        """Make the files that are read or fetched; the SHA-256 of each by its client."""
         made = {}
         for player in self.players:
             if player.spec.moves:
@@ -49,6 +55,29 @@ class Cast:
                     raise ClientFailed(f"client {player.name} has made no file to read")
                 made[player.name] = digest
         return made
+
+    def rehearse(self, stage: Stage) -> None:
+        """Let those outside do their work once: what the system sets up for the first of them, and
+        keeps, is there before anybody looks. Raises ClientFailed when it cannot be done."""
+        for player in self.players:
+            if player.spec.outside:
+                player.start(stage.system, "times=1")
+                self._until_done(stage, player)
+                player.end()
+                while player.works:
+                    stage.pump(LOOK_S)
+                player.forget()
+
+    def _until_done(self, stage: Stage, player: Player) -> None:
+        """Until the first of its operations has its outcome."""
+        deadline = time.monotonic() + ASK_S
+        while not (done := [op for op in player.recent() if op.outcome != OPEN]):
+            stage.pump(LOOK_S)
+            player.check()
+            if time.monotonic() > deadline:
+                raise ClientFailed(f"client {player.name} has not done anything in {ASK_S:g} s")
+        if done[0].outcome != OK:
+            raise ClientFailed(f"client {player.name}, before the first fault: {done[0].error}")
 
     def start(self, stage: Stage) -> None:
         for player in self.players:
@@ -114,3 +143,6 @@ class Cast:
     def operations(self) -> list[Operation]:
         every = [operation for player in self.players for operation in player.operations()]
         return sorted(every, key=lambda operation: operation.begun_ns)
+
+    def transfers(self) -> list[Transfer]:
+        return [transfer for player in self.players for transfer in player.transfers()]

@@ -191,6 +191,22 @@ class WrongDataSeen(Checker):
     needs_clients = True
 
 
+class DownloadsComplete(Checker):
+    """Every download came to its end, and brought the bytes that are there."""
+
+    checker: Literal["downloads_complete"]
+    needs_clients = True
+    downloads: Annotated[int, Field(ge=1)] = 1
+    """How many there must be at least."""
+
+
+class SameConnection(Checker):
+    """Every download came over one TCP connection, as the frames of the card show."""
+
+    checker: Literal["same_connection"]
+    needs_clients = True
+
+
 CHECKERS: dict[str, type[Checker]] = {
     "one_outcome_per_call": OneOutcomePerCall,
     "acked_writes_durable": AckedWritesDurable,
@@ -204,6 +220,8 @@ CHECKERS: dict[str, type[Checker]] = {
     "min_landed": MinLanded,
     "throughput_loss": ThroughputLoss,
     "wrong_data_seen": WrongDataSeen,
+    "downloads_complete": DownloadsComplete,
+    "same_connection": SameConnection,
 }
 
 
@@ -223,7 +241,7 @@ def parse_checker(value: Any) -> dict[str, Any]:
 AnyChecker = Annotated[
     OneOutcomePerCall | AckedWritesDurable | NoDuplicateEffect | RecoveryMs | Bystanders
     | BlastRadiusAsPredicted | NoLeak | KernelAlive | Failed | MinLanded | ThroughputLoss
-    | WrongDataSeen,
+    | WrongDataSeen | DownloadsComplete | SameConnection,
     Field(discriminator=NAME_KEY),
     BeforeValidator(parse_checker),
 ]  # fmt: skip

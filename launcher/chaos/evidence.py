@@ -92,6 +92,26 @@ class Snapshot(NamedTuple):
     counters: dict[str, int]  # the kernel's: caps, lives, objects, calls_open, ...
 
 
+class Transfer(NamedTuple):
+    """How a download of a client outside came, as the client tells it."""
+
+    client: str
+    number: int  # of its operation
+    device: str  # the card
+    port: int  # of the client
+    moved_bytes: int
+
+
+class Connection(NamedTuple):
+    """A TCP connection that the host has opened, as the frames of the card show it."""
+
+    device: str
+    port: int  # of the client
+    opened_ns: int  # its first SYN
+    ended_ns: int  # its last segment
+    acked_bytes: int  # of what came, acknowledged by the host
+
+
 class Leg(NamedTuple):
     """One stretch of a sweep: a bulk transfer while its target is killed at one interval."""
 
@@ -121,6 +141,10 @@ class Evidence:
     predicted: Blast | None = None
     observed: Blast | None = None
     sweep: Sequence[Leg] = ()
+    prepared: dict[str, str] = field(default_factory=dict)  # client -> SHA-256 of its file
+    transfers: Sequence[Transfer] = ()
+    connections: Sequence[Connection] = ()
+    unheard: str = "nobody has noted the frames"  # why some connections are not known
     bystanders: tuple[str, ...] = ()  # clients of the workload that must notice nothing
     failed: tuple[str, ...] = ()  # servers given up
     kernel_alive: bool = True

@@ -20,7 +20,7 @@ from launcher.chaos.catalogue import SECTIONS
 from launcher.chaos.checks import NAME_KEY, AnyChecker, AnyProbe, Predict
 from launcher.chaos.nemesis import AnyAction, Sweep
 from launcher.chaos.rules import Draft
-from launcher.chaos.values import LINK_PATTERN, PATH_PATTERN, Span, Text, keys_of
+from launcher.chaos.values import LINK_PATTERN, PATH_PATTERN, URL_PATTERN, Span, Text, keys_of
 from launcher.chaos.workload import AnyWorkload
 from launcher.config import SystemFile
 from launcher.explain import Grammar, validated, well_formed
@@ -137,11 +137,11 @@ def _well_formed(kind: TypeAdapter[T], entries: Any) -> dict[int, T]:
 
 
 def _resolved(experiment: Experiment, system: SystemFile) -> Experiment:
-    """The same with the server of each client, and with names instead of '*'."""
-    servers = system.manifest.servers
+    """The same with the server and the card of each client, and with names instead of '*'."""
+    clients = experiment.workload
     return experiment.model_copy(
         update={
-            "workload": tuple(roles.with_server(c, servers) for c in experiment.workload),
+            "workload": tuple(roles.with_all_known(c, system.manifest) for c in clients),
             "nemesis": tuple(fit.with_targets(a, system.manifest) for a in experiment.nemesis),
         }
     )
@@ -179,5 +179,6 @@ GRAMMAR = Grammar(
     {
         PATH_PATTERN: "a path inside the system such as /big",
         LINK_PATTERN: "a link such as fs->disk",
+        URL_PATTERN: "a URL such as http://10.77.0.2/big",
     },
 )

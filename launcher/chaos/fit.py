@@ -17,18 +17,18 @@ from launcher.config import SystemFile
 from launcher.placement import units
 from launcher.rules import Finding, hint
 from launcher.source import Keys
-from ukernel.abi.faults import DEVICE_FAULTS, LOST_INTERRUPT, SPURIOUS_INTERRUPT, STUCK
+from ukernel.abi.faults import FRAME_FAULTS, LINE_FAULTS, MEDIUM_FAULTS, STUCK
 from ukernel.abi.manifest import Manifest, Server
 
 Rule = Callable[[Draft, SystemFile], Iterator[Finding]]
 
 # In which ways a device can break, by its model.
-OF_LINE = (LOST_INTERRUPT, SPURIOUS_INTERRUPT)
 BREAKS: dict[str, tuple[str, ...]] = {
-    "virtio-blk": DEVICE_FAULTS,
-    "virtio-console": (STUCK, *OF_LINE),
-    "virtio-rng": (STUCK, *OF_LINE),
-    "timer": OF_LINE,
+    "virtio-blk": (*MEDIUM_FAULTS, STUCK, *LINE_FAULTS),
+    "virtio-net": (STUCK, *LINE_FAULTS, *FRAME_FAULTS),
+    "virtio-console": (STUCK, *LINE_FAULTS),
+    "virtio-rng": (STUCK, *LINE_FAULTS),
+    "timer": LINE_FAULTS,
 }
 NO_DMA = ("timer",)  # models that have registers only
 
@@ -155,6 +155,11 @@ def links_exist(draft: Draft, system: SystemFile) -> Iterator[Finding]:
 
 def _unused(client: Workload, callee: str, system: SystemFile) -> str:
     """Why a client does not call `callee`."""
+    if client.outside:
+        return (
+            f"{client.client} is outside and calls nobody; disturb its frames with do: device,"
+            " or a link between two servers"
+        )
     calls = [client.to] if client.to else able(client, system.manifest.servers)
     if callee in calls or len(calls) != 1:
         return ""

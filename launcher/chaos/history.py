@@ -100,6 +100,13 @@ def moved(source: Path | str) -> list[Moved]:
     return [Moved(line["at"], line["moved"]) for _, line in _lines(source) if "moved" in line]
 
 
+def came(source: Path | str) -> dict[int, tuple[int, int]]:
+    """Of each download by its number: the port that it came to, and how many bytes came."""
+    return {
+        line["n"]: (line["port"], line["bytes"]) for _, line in _lines(source) if "port" in line
+    }
+
+
 def _last(source: Path | str, key: str) -> Any:
     return next((line[key] for _, line in reversed([*_lines(source)]) if key in line), None)
 

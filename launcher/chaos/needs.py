@@ -8,9 +8,11 @@ from launcher.chaos.checks import (
     AckedWritesDurable,
     Bystanders,
     Checker,
+    DownloadsComplete,
     MinLanded,
     NoDuplicateEffect,
     RecoveryMs,
+    SameConnection,
     ThroughputLoss,
     WrongDataSeen,
 )
@@ -59,6 +61,8 @@ def _unfed(draft: Draft, checker: Checker) -> str:
             return "looks at bystanders, and there are none; mark a client `bystander: true`"
         case AckedWritesDurable() | NoDuplicateEffect() if not any(c.writes for c in clients):
             return f"looks at what was changed, and no client changes anything; {_take('writes')}"
+        case DownloadsComplete() | SameConnection() if not any(c.outside for c in clients):
+            return f"looks at downloads, and no client makes any; {_take('outside')}"
         case WrongDataSeen() if not any(client.checks for client in clients):
             return f"looks at what was read, and no client knows what is right; {_take('checks')}"
     return ""

@@ -149,18 +149,19 @@ class Message(Action):
 
 
 class Device(Action):
-    """Break a device: io_error, torn_write, wrong_data, no_room, stuck, lost_interrupt or
-    spurious_interrupt."""
+    """Break a device: io_error, torn_write, wrong_data, no_room, stuck, lost_interrupt,
+    spurious_interrupt, or for a network card lose_frame, duplicate_frame, reorder_frame or
+    corrupt_frame."""
 
     do: Literal["device"]
     device: Name
     """The device."""
     fault: Annotated[str, one_of(DEVICE_FAULTS)]
-    """What happens to a request, or to the interrupt line."""
+    """What happens to a request, to the interrupt line, or to a frame."""
     requests: Annotated[int, Field(ge=0, le=U32)] = 0
-    """How many requests may meet it; 0: all that come."""
+    """How many requests or frames may meet it; 0: all that come."""
     probability: Probability = 1.0
-    """For each request."""
+    """For each request or frame."""
     for_s: Span = Field(default=IN_FORCE_S, alias="for")
     """How long the device is broken."""
 

@@ -16,7 +16,7 @@ from launcher.chaos.nemesis import ACTIONS, Action, Device, Message, OnServer, S
 from ukernel.abi.manifest import MAX_SEED
 
 KEPT_APART = {"do", "at_s", "every_s", "count", "until_s", "target", "link", "device"}
-OUTLIVED = ("pause", "swizzle")  # actions of which somebody may die, or not
+OUTLIVED = ("pause", "swizzle", "device")  # actions of which somebody may die, or not
 
 
 class Planned(NamedTuple):

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import IO
 
-from launcher.chaos import history
-from launcher.chaos.evidence import INFO, OPEN, Operation
-from launcher.chaos.workload import Workload
+from launcher.chaos import history, outside
+from launcher.chaos.evidence import INFO, OPEN, Operation, Transfer
+from launcher.chaos.outside import Outsider, Stdio
+from launcher.chaos.workload import Download, Workload
 from launcher.process import describe
 from launcher.system import System
 from launcher.tasks import Task
@@ -30,7 +31,7 @@ class Player:
     def __init__(self, spec: Workload, seed: int, scratch: Path) -> None:
         self.spec = spec
         self.name = spec.client
-        self.task: Task | None = None
+        self.task: Task | Outsider | None = None
         self.files: list[Path] = []
         self._seed = seed
         self._scratch = scratch
@@ -46,15 +47,23 @@ class Player:
     def argv(self) -> list[str]:
         return argv_of(self.spec, self._seed, len(self.files))
 
-    def start(self, system: System) -> None:
-        """Let it work, until `end`."""
-        argv = self.argv
+    def start(self, system: System, *more: str) -> None:
+        """Let it work, until `end`; `more` are further arguments."""
+        argv = [*self.argv, *more]
         self.files.append(self._scratch / f"{self.name}.{len(self.files)}.jsonl")
         self._mark = 0
         theirs, self._feed = os.pipe2(os.O_CLOEXEC)
         with open(theirs, "rb") as feed, self.files[-1].open("ab") as out, self.log() as log:
             stdio = (feed.fileno(), out.fileno(), log.fileno())
-            self.task = system.run_task(self.name, argv, stdio)
+            self.task = self._begin(system, argv, stdio)
+
+    def _begin(self, system: System, argv: list[str], stdio: Stdio) -> Task | Outsider:
+        if not isinstance(self.spec, Download):
+            return system.run_task(self.name, argv, stdio)
+        try:
+            return outside.start(system, self.spec, argv, stdio)
+        except LookupError as error:
+            raise ClientFailed(f"client {self.name}: {error}") from None
 
     def log(self) -> IO[bytes]:
         """Where it complains."""
@@ -72,9 +81,25 @@ class Player:
             self._killed = True
             self.task.process.send(signal.SIGKILL)
 
+    def forget(self) -> None:
+        """What it has done so far was a rehearsal."""
+        for file in self.files:
+            file.unlink()
+        self.files.clear()
+        self.task = None
+
+    def close(self) -> None:
+        """The run is over. Who is outside is gone at once, a task with its system."""
+        self.end()
+        self.kill()
+        if isinstance(self.task, Outsider):
+            self.task.close()
+
     def lost_power(self) -> None:
         """It is about to be killed together with everything else."""
         self.end()
+        if isinstance(self.task, Outsider):
+            self.task.close()
         self._cut_ns[len(self.files) - 1] = time.monotonic_ns()
         self.task = None
 
@@ -119,6 +144,18 @@ class Player:
         for boot, file in enumerate(self.files):
             first = found[-1].number + 1 if found else 0
             found += in_boot(history.read(file, self.name), first, self._cut_ns.get(boot, 0))
+        return found
+
+    def transfers(self) -> list[Transfer]:
+        """Of a client outside, how its downloads came, numbered as its operations."""
+        if not isinstance(self.spec, Download):
+            return []
+        device, found, first = self.spec.device or "", list[Transfer](), 0
+        for file in self.files:
+            came = history.came(file)
+            found += [Transfer(self.name, first + n, device, *how) for n, how in came.items()]
+            numbers = [operation.number for operation in history.read(file, self.name)]
+            first += max(numbers, default=-1) + 1
         return found
 
 

@@ -32,6 +32,6 @@ def predicted(
         return Blast(said.down, said.degraded, said.untouched)
     victims = {name for i in injections if i.planned.deadly for name in i.planned.targets}
     victims |= {repair.server for repair in recoveries if repair.injected}
-    clients = [client.client for client in experiment.workload]
+    clients = [client.client for client in experiment.workload if not client.outside]
     also = blast.taken_along(manifest, victims)
     return blast.predict(manifest, victims, clients=clients, also_down=also)

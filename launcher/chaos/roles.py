@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import urlsplit
 
 from launcher.board import MACHINE
 from launcher.chaos.checks import Failed
 from launcher.chaos.nemesis import OnServer
 from launcher.chaos.rules import Draft
 from launcher.chaos.values import ANY
-from launcher.chaos.workload import Workload
+from launcher.chaos.workload import Download, Workload
 from launcher.config import SystemFile
 from launcher.rules import Finding, hint
-from ukernel.abi.manifest import BUILTIN_INTERFACES, Server
+from ukernel.abi.interface import Interface
+from ukernel.abi.manifest import BUILTIN_INTERFACES, Manifest, Server, VirtioNet
 from ukernel.abi.registry import resolve_interface
 
 Rule = Callable[[Draft, SystemFile], Iterator[Finding]]
+
+OUTWARD = ("userns", "tap")  # back ends of a card at whose other end the host is
 
 # Processes of a system that are no servers, and why no action has them as its target.
 NOT_SERVERS = {
@@ -27,11 +31,23 @@ NOT_SERVERS = {
 }
 
 
-def with_server(client: Workload, servers: Mapping[str, Server]) -> Workload:
-    """The same client with the name of its server, the only one that it can mean."""
-    if client.to is not None:
-        return client
-    return client.model_copy(update={"to": able(client, servers)[0]})
+def with_all_known(client: Workload, manifest: Manifest) -> Workload:
+    """The same client with the name of its server and of its card, the only one that it can mean,
+    and of its file."""
+    update: dict[str, str] = {"to": client.to or able(client, manifest.servers)[0]}
+    if isinstance(client, Download):
+        update["device"] = client.device or doors(manifest)[0]
+        update["path"] = client.path or urlsplit(client.url).path
+    return client.model_copy(update=update)
+
+
+def doors(manifest: Manifest) -> list[str]:
+    """The network cards that lead into the host."""
+    return [
+        name
+        for name, device in manifest.hardware.items()
+        if isinstance(device, VirtioNet) and device.backend in OUTWARD
+    ]
 
 
 def able(client: Workload, servers: Mapping[str, Server]) -> list[str]:
@@ -46,10 +62,15 @@ def able(client: Workload, servers: Mapping[str, Server]) -> list[str]:
 def _serves(server: Server, interface: str) -> bool:
     if server.serves in (None, interface):
         return server.serves is not None
+    return served(server) is BUILTIN_INTERFACES[interface]
+
+
+def served(server: Server) -> type[Interface] | None:
+    """The interface of a server, as far as this process can import it."""
     try:
-        return resolve_interface(server.serves) is BUILTIN_INTERFACES[interface]
+        return resolve_interface(server.serves) if server.serves else None
     except LookupError:
-        return False
+        return None
 
 
 def clients_have_names_of_their_own(draft: Draft, system: SystemFile) -> Iterator[Finding]:
@@ -96,12 +117,46 @@ def _unserved(client: Workload, system: SystemFile) -> str:
     return ""
 
 
+def downloads_have_a_card(draft: Draft, system: SystemFile) -> Iterator[Finding]:
+    for index, client in draft.workload.items():
+        if isinstance(client, Download) and (why := _cardless(client, system)):
+            key = "device" if client.device else "run"
+            yield Finding(("workload", index, key), f"workload.{key}: {why}")
+
+
+def _cardless(client: Download, system: SystemFile) -> str:
+    """Why a client outside has no way in, or not just one; nothing: it has."""
+    found, backends = doors(system.manifest), " or ".join(OUTWARD)
+    if client.device is None:
+        if len(found) > 1:
+            return f"there are several network cards, {', '.join(found)}; say which with 'device:'"
+        if not found:
+            return (
+                f"download comes from the host, and no network card of {system.path} leads there;"
+                f" give it one with backend: {backends}"
+            )
+        return ""
+    if client.device not in system.manifest.hardware:
+        remedy = hint(client.device, found, "network cards")
+        return f"no device {client.device!r} in {system.path}{remedy}"
+    if client.device not in found:
+        where = system.where("hardware", client.device)
+        return f"{client.device} does not lead into the host ({where}); name a card that does" + (
+            f": {', '.join(found)}" if found else f", with backend: {backends}"
+        )
+    return ""
+
+
 def predicted_exist(draft: Draft, system: SystemFile) -> Iterator[Finding]:
     machine = [MACHINE] if system.manifest.hardware else []
     known = [*system.manifest.servers, *machine, *draft.client_names]
+    outside = [client.client for client in draft.workload.values() if client.outside]
     for key in ("down", "degraded", "untouched") if draft.predict else ():
         for index, name in enumerate(getattr(draft.predict, key)):
-            if name not in known:
+            if name in outside:
+                text = f"predict.{key}: {name} is outside, where the kernel sees nothing; remove it"
+                yield Finding(("predict", key, index), text)
+            elif name not in known:
                 remedy = hint(name, known, "servers and clients")
                 text = f"predict.{key}: neither a server nor a client is called {name!r}{remedy}"
                 yield Finding(("predict", key, index), text)
@@ -134,6 +189,7 @@ def failed_exist(draft: Draft, system: SystemFile) -> Iterator[Finding]:
 RULES: tuple[Rule, ...] = (
     clients_have_names_of_their_own,
     clients_have_servers,
+    downloads_have_a_card,
     predicted_exist,
     targets_are_not_untouched,
     failed_exist,

@@ -15,17 +15,18 @@ from pathlib import Path
 from launcher.chaos import probes, radius, sweep, witness
 from launcher.chaos.actions import performer
 from launcher.chaos.cast import Cast
-from launcher.chaos.checks import BlastRadiusAsPredicted
+from launcher.chaos.checks import BlastRadiusAsPredicted, NoLeak
 from launcher.chaos.ensemble import with_clients
 from launcher.chaos.evidence import Evidence, Result, Verdict
 from launcher.chaos.experiment import ExperimentFile
 from launcher.chaos.injecting import Injecting
 from launcher.chaos.nemesis import Sweep
+from launcher.chaos.outside import check_programs
 from launcher.chaos.plan import ends_s, kills, legs, plan
 from launcher.chaos.player import ClientFailed
 from launcher.chaos.rollbacks import roll_back
 from launcher.chaos.schedule import Nemesis
-from launcher.chaos.stage import Armed, NotSettled, Stage, Tell, is_power_cut
+from launcher.chaos.stage import Armed, NotSettled, Stage, Tell, is_power_cut, tapped
 from launcher.chaos.verdicts import verdicts
 from launcher.chaos.witness import Witness
 from launcher.kernel import KERNEL_DIED, SystemDown
@@ -35,6 +36,7 @@ from ukernel.abi.syscalls import FAILED
 WARM_S = 1.0  # of work before the steady state is looked at
 GRACE_S = 20.0  # after the plan's end, for faults whose targets were never READY
 TURN_S = 0.05
+KEPT_S = 2.5  # until a server has let go of what nobody asks for any more
 STEADY, WORKLOAD, SYSTEM = "steady_state", "workload", "system"
 
 
@@ -67,7 +69,9 @@ class Run:
         self._unseen = ""  # why nobody could look at what is there in the end
 
     def run(self) -> list[Verdict]:
-        """Do it; the verdicts, of the steady state and of each checker."""
+        """Do it; the verdicts, of the steady state and of each checker. Raises ConfigError, before
+        anything is started, when the host cannot do it."""
+        check_programs(self.file)
         with tempfile.TemporaryDirectory(prefix="ukernel-chaos-") as scratch:
             cast = Cast(self.experiment.workload, self.seed, Path(scratch))
             try:
@@ -101,11 +105,12 @@ class Run:
     # --- the run --------------------------------------------------------------------------------
 
     def _play(self, stage: Stage, cast: Cast) -> None:
-        made = cast.prepare(stage)
-        at_rest = witness.at_rest(stage)
+        made = self.evidence.prepared = {**cast.prepare(stage)}
+        cast.rehearse(stage)
+        at_rest = self._at_rest(stage)
         cast.start(stage)
         self._live(stage, cast, WARM_S)
-        self.evidence.before = witness.snapshot(stage, at_rest)
+        self.evidence.before = witness.snapshot(stage, at_rest, cast.outsiders)
         if before := self._unsteady(stage, cast):
             raise Aborted(f"before the first fault: {'; '.join(before)}")
         stretches: list[sweep.Stretch] = []
@@ -114,9 +119,10 @@ class Run:
         else:
             stretches = self._sweep(stage, cast, self.experiment.sweep)
         self._calm_down(stage, cast)
-        in_use = witness.snapshot(stage, {})
+        in_use = witness.snapshot(stage, {}, cast.outsiders)
         cast.end(stage)
-        self.evidence.after = in_use._replace(counters=witness.at_rest(stage))
+        stage.taps.end()
+        self.evidence.after = in_use._replace(counters=self._at_rest(stage))
         if self.experiment.sweep is not None:
             player = cast.player(self.experiment.sweep.client)
             self.evidence.sweep = sweep.measured(stretches, player, made[player.name])
@@ -129,6 +135,16 @@ class Run:
         while (left_s := end - time.monotonic()) > 0:
             stage.pump(min(left_s, TURN_S))
             cast.check()
+
+    def _at_rest(self, stage: Stage) -> witness.Counters:
+        """What the kernel counts when nobody works. Who serves those outside may keep what it has
+        opened for the next of them."""
+        asked = any(isinstance(checker, NoLeak) for checker in self.experiment.checkers)
+        if asked and any(client.outside for client in self.experiment.workload):
+            end = time.monotonic() + KEPT_S
+            while (left_s := end - time.monotonic()) > 0:
+                stage.pump(min(left_s, TURN_S))
+        return witness.at_rest(stage)
 
     def _unsteady(self, stage: Stage, cast: Cast) -> list[str]:
         return [*probes.wrong(stage, cast.recent(), self.experiment.steady_state)]
@@ -207,6 +223,13 @@ class Run:
         self._keep(cast)
         evidence = self.evidence
         evidence.ended_ns = time.monotonic_ns()
+        evidence.transfers = cast.transfers()
+        if tapped(self.experiment):
+            since_ns = min(
+                (op.begun_ns for op in evidence.history), default=0
+            )  # the rehearsal's end
+            evidence.connections = [c for c in stage.taps.connections if c.opened_ns >= since_ns]
+            evidence.unheard = stage.taps.unheard
         evidence.recoveries = witness.recoveries(
             stage.repairs(),
             self._injections,

@@ -19,10 +19,13 @@ from selectors import BaseSelector
 
 from launcher import vitals
 from launcher.board import MACHINE
+from launcher.chaos.checks import SameConnection
 from launcher.chaos.ensemble import with_cast
-from launcher.chaos.experiment import ExperimentFile
+from launcher.chaos.experiment import Experiment, ExperimentFile
 from launcher.chaos.injecting import Life
 from launcher.chaos.values import link_ends
+from launcher.chaos.wiretap import WiretapError, Wiretaps
+from launcher.chaos.workload import Download
 from launcher.kernel import KERNEL_DIED, SystemDown
 from launcher.supervisor import Phase
 from launcher.system import System
@@ -60,6 +63,7 @@ class Stage:
         self.held: set[Life] = set()  # suspended lives
         self.in_force: set[tuple[str, str]] = set()  # disturbances: a device or link, a fault
         self.cut: set[Life] = set()  # lives whose repair ended with the power, or that did
+        self.taps = Wiretaps(tapped(file.experiment), scratch)
         self._context = ExitStack()
         self._before: Counter[str] = Counter()  # lives of each slot in earlier boots
         self._past: list[Stages] = []  # repairs of earlier boots
@@ -87,6 +91,10 @@ class Stage:
         try:
             self._context.enter_context(self.armed(self.system.selector))
             self.system.boot()
+            self.taps.begin(self.system)
+        except WiretapError as error:
+            self._down()
+            raise NotSettled(str(error)) from None
         except BaseException as error:
             self._note(error)
             self._down()
@@ -100,6 +108,7 @@ class Stage:
                 error.add_note(line)
 
     def _down(self) -> None:
+        self.taps.cut()
         self._context.close()
         self.system.down()
 
@@ -207,6 +216,13 @@ class Stage:
     def rules_broken(self, name: str) -> int:
         """How often the kernel has held something against this slot."""
         return self.system.slots()[name].faults
+
+
+def tapped(experiment: Experiment) -> list[str]:
+    """The cards whose frames must be seen."""
+    asked = any(isinstance(checker, SameConnection) for checker in experiment.checkers)
+    cards = [c.device for c in experiment.workload if asked and isinstance(c, Download)]
+    return [*dict.fromkeys(filter(None, cards))]
 
 
 def cut_short(repairs: Sequence[Stages]) -> Iterator[Life]:

@@ -24,6 +24,7 @@ from launcher.chaos.stage import Stage
 
 GRACE_S = 20.0  # after a leg's end, for a target that was never READY
 TURN_S = 0.05
+PASSES = ("read", "download")  # over the whole file
 
 
 class Stretch(NamedTuple):
@@ -86,7 +87,7 @@ def is_right(operations: Sequence[Operation], begun_ns: int, ended_ns: int, expe
     touching = [
         op
         for op in operations
-        if op.op == "read" and op.begun_ns < ended_ns
+        if op.op in PASSES and op.begun_ns < ended_ns
         if op.ended_ns > begun_ns or op.outcome == OPEN
     ]
     return bool(touching) and all(op.outcome == OK and op.value == expected for op in touching)

@@ -18,6 +18,7 @@ ARROW = "->"
 LINK_PATTERN = f"{NAME_PATTERN[:-1]}{ARROW}{NAME_PATTERN[1:]}"
 
 PATH_PATTERN = "^/.+$"
+URL_PATTERN = "^http://[^/ ]+/[^ ]+$"
 
 MAX_S = 86_400  # a day; nobody waits longer for an experiment
 UNITS_PER_S = {"ms": 1000, "s": 1, "m": 1 / 60}

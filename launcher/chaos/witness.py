@@ -14,14 +14,18 @@ import psutil
 from launcher.chaos import blast
 from launcher.chaos.evidence import OK, Blast, Operation, Recovery, Snapshot, Usage
 from launcher.chaos.injecting import Injecting, Life
+from launcher.chaos.roles import served
 from launcher.chaos.stage import Stage
 from launcher.tasks import Stages, Task
+from ukernel.abi.network import Ethernet, Network
 from ukernel.abi.syscalls import FAILED, READY, STOPPED, TraceRow
 
 AFTER_NS = 20_000_000  # of an outage, before its trace is fetched: its clients come first
 IDLE_NS = 1_000_000_000  # who is READY and has not replied for so long is called by nobody
 MOST_ROWS = 4096  # that wait to be fetched: the kernel remembers twice as many
 REST_S = 2.0  # for the calls of those who have just left
+
+PATIENT = (Ethernet, Network)  # have operations that wait for what may never come
 
 Counters = dict[str, int]
 
@@ -65,7 +69,9 @@ class Witness:
             return None
         middle = {name: caller for (caller, _), name in self.stage.through.items()}
         rows = [_direct(row, middle) for row in self.rows if row.server not in middle]
-        after = {name: life for name, life in _lives(self.stage).items() if name not in middle}
+        outside = {c.client for c in self.stage.file.experiment.workload if c.outside}
+        unseen = middle.keys() | outside
+        after = {name: life for name, life in _lives(self.stage).items() if name not in unseen}
         return blast.observe(self.lives, after, blast.outages(recoveries), rows)
 
 
@@ -147,16 +153,25 @@ def counters(stage: Stage) -> Counters:
 
 
 def at_rest(stage: Stage) -> Counters:
-    """The same when no call is open any more, or as soon as it is clear that one stays open."""
+    """The same when no call is open any more, or as soon as it is clear that one stays open. One
+    that waits by its nature, for a frame or a client, is counted apart, as standing."""
     deadline = time.monotonic() + REST_S
-    while (found := counters(stage))["calls_open"] and time.monotonic() < deadline:
+    while (found := _without_standing(stage))["calls_open"] and time.monotonic() < deadline:
         stage.pump(0.01)
     return found
 
 
-def snapshot(stage: Stage, rest: Counters) -> Snapshot:
+def _without_standing(stage: Stage) -> Counters:
+    found, slots = counters(stage), stage.system.slots()
+    servers = stage.file.system.manifest.servers
+    patient = [name for name, server in servers.items() if served(server) in PATIENT]
+    standing = min(found["calls_open"], sum(slots[name].taken for name in patient))
+    return {**found, "calls_open": found["calls_open"] - standing, "calls_standing": standing}
+
+
+def snapshot(stage: Stage, rest: Counters, outsiders: Collection[int] = ()) -> Snapshot:
     """What every process of the system uses now, to be compared under the same work; `rest` is
-    what the kernel counts without any."""
+    what the kernel counts without any. `outsiders` and what they start are not of the system."""
     system = stage.system
     assert system.kernel is not None
     assert system.zygote is not None
@@ -164,7 +179,7 @@ def snapshot(stage: Stage, rest: Counters) -> Snapshot:
     zygote = system.zygote.process.pid
     pids |= {"kernel": system.kernel.process.pid, "zygote": zygote, "launcher": os.getpid()}
     usage = [seen for name, pid in sorted(pids.items()) if (seen := _usage(name, pid)) is not None]
-    return Snapshot(tuple(usage), _processes(zygote, set(pids.values())), rest)
+    return Snapshot(tuple(usage), _processes(zygote, set(pids.values()), outsiders), rest)
 
 
 def _usage(name: str, pid: int) -> Usage | None:
@@ -176,12 +191,20 @@ def _usage(name: str, pid: int) -> Usage | None:
         return None
 
 
-def _processes(zygote: int, tasks: set[int]) -> int:
+def _processes(zygote: int, tasks: set[int], outsiders: Collection[int]) -> int:
     """Processes below the launcher, without embryos: they come and go, and are called like the
     zygote until they are somebody."""
     nobody = _comm(zygote)
-    below = (process.pid for process in psutil.Process().children(recursive=True))
-    return sum(pid in tasks or _comm(pid) not in ("", nobody) for pid in below)
+    below = [process.pid for process in psutil.Process().children(recursive=True)]
+    ours = (pid for pid in below if not outsiders or _session(pid) not in outsiders)
+    return sum(pid in tasks or _comm(pid) not in ("", nobody) for pid in ours)
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _comm(pid: int) -> str:

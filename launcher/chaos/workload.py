@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from launcher.chaos.values import PATH_PATTERN
+from launcher.chaos.values import PATH_PATTERN, URL_PATTERN
 from ukernel.abi.manifest import MAX_SEED, Name, Part, Size
 
 NO_OPTIONS = {"run", "client", "bystander"}  # of the task
@@ -41,6 +41,8 @@ class Workload(Part):
     """Whether it knows what it should be answered."""
     moves: ClassVar[bool] = False
     """Whether it counts the bytes that it moves, as a sweep needs it."""
+    outside: ClassVar[bool] = False
+    """Whether it is a program of the host, which the system meets on the network alone."""
 
     def argv(self, seed: int | None = None) -> list[str]:
         """The arguments of `servers.workload`; `seed` is for a client that has none of its own.
@@ -106,6 +108,26 @@ class Read(Workload):
     checks = moves = True
 
 
+class Download(Workload):
+    """Fetch a file by HTTP, over and over, with curl: from outside, over a network card."""
+
+    run: Literal["download"]
+    url: Annotated[str, Field(pattern=URL_PATTERN)]
+    """Where it is to be had."""
+    path: Annotated[str, Field(pattern=PATH_PATTERN)] | None = None
+    """Its name in the file system, where it is made before the run; without it, that of the URL."""
+    size: Size | None = None
+    """Its bytes."""
+    verify: Verify | None = None
+    """How what comes is compared with what is there."""
+    device: Name | None = None
+    """The card whose other end it is at; without it the only one that leads into the host."""
+    times: Count | None = None
+    """How often; without it as often as there is time for."""
+    interface = "file"
+    moves = outside = True
+
+
 class Clock(Workload):
     """Ask for the time."""
 
@@ -136,10 +158,11 @@ RUNS: dict[str, type[Workload]] = {
     "kv": Kv,
     "echo": Echo,
     "read": Read,
+    "download": Download,
     "clock": Clock,
     "entropy": Entropy,
     "console": Console,
 }
 AnyWorkload = Annotated[
-    Files | Kv | Echo | Read | Clock | Entropy | Console, Field(discriminator="run")
+    Files | Kv | Echo | Read | Download | Clock | Entropy | Console, Field(discriminator="run")
 ]

@@ -27,6 +27,11 @@ LONGEST_ERROR = 300  # characters
 
 Doubts = tuple[type[Exception], ...]
 
+
+class NotDone(Exception):
+    """It was certainly not done; the text says why. For what no server answers."""
+
+
 # After these a call may have been done. A poisonous one was being done when two lives died of it;
 # a reply that nobody can read was sent by somebody who had done something.
 DOUBTFUL: Doubts = (DeadUnknown, DeadlinePassed, Poison, Malformed)
@@ -59,7 +64,7 @@ class History:
         outcome, answered, error = OK, "", ""
         try:
             answered = do()
-        except (Answer, CallError, Malformed) as caught:
+        except (Answer, CallError, Malformed, NotDone) as caught:
             outcome = INFO if isinstance(caught, doubtful) else FAIL
             error = described(caught)
         self.say(n=number, do=outcome, value=answered, error=error, at=time.monotonic_ns())

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from servers.workload.bulk import BulkRun
 from servers.workload.client import Client, Options, Setting
+from servers.workload.download import DownloadRun
 from servers.workload.files import FilesRun
 from servers.workload.history import History, described
 from servers.workload.kv import KeyValueRun
@@ -29,7 +30,7 @@ from ukernel.lib.stub import TIMEOUT_S, connect
 
 STDIN, STDOUT = 0, 1
 RUNS: dict[str, type[Client]] = {
-    "files": FilesRun, "kv": KeyValueRun, "read": BulkRun,
+    "files": FilesRun, "kv": KeyValueRun, "read": BulkRun, "download": DownloadRun,
     "echo": EchoRun, "clock": ClockRun, "entropy": EntropyRun, "console": ConsoleRun,
 }  # fmt: skip
 COMMON: Options = {"to": "", "timeout_ms": int(TIMEOUT_S * 1000)}  # options of every run
@@ -53,7 +54,8 @@ def parse(argv: list[str]) -> Order:
     verb, words = ("work", argv) if not argv or argv[0] not in VERBS else (argv[0], argv[1:])
     match words:
         case [str(name), str(client), *rest] if name in RUNS:
-            options = _options(name, RUNS[name].defaults | COMMON, rest)
+            own = RUNS[name].defaults
+            options = _options(name, own | (COMMON | own), rest)
         case _:
             known = ", ".join(RUNS)
             raise UsageError(f"write [verify|prepare] RUN CLIENT key=value ...; RUN is {known}")

@@ -21,6 +21,7 @@ from launcher.chaos.evidence import (
     OK,
     OPEN,
     Blast,
+    Connection,
     Evidence,
     Injection,
     Leg,
@@ -28,6 +29,7 @@ from launcher.chaos.evidence import (
     Recovery,
     Result,
     Snapshot,
+    Transfer,
     Usage,
     Verdict,
 )
@@ -77,7 +79,7 @@ def test_an_experiment_can_ask_for_each_of_them() -> None:
     assert CHECKERS.keys() == ASKED.keys()
 
 
-@pytest.mark.parametrize("name", CHECKERS.keys() - {"kernel_alive", "failed"})
+@pytest.mark.parametrize("name", sorted(CHECKERS.keys() - {"kernel_alive", "failed"}))
 def test_no_evidence_is_unknown(name: str) -> None:
     assert result(name, Evidence()) is UNKNOWN
 
@@ -852,3 +854,90 @@ WRONG_DATA: list[tuple[Result, str, list[Injection]]] = [
 def test_wrong_data_seen(expected: Result, text: str, injections: list[Injection]) -> None:
     evidence = Evidence(history=ops(text), injections=injections)
     assert result("wrong_data_seen", evidence) is expected
+
+
+# --- downloads ----------------------------------------------------------------------------------
+
+
+def fetched(text: str) -> list[Operation]:
+    """`aa; bb !; aa`: downloads, and the digest of what each brought."""
+    return ops("; ".join(f"download u {each}" for each in text.split("; ")))
+
+
+def test_a_download_that_fails_never_says_so_with_its_value() -> None:
+    assert [(op.op, op.value, op.outcome) for op in fetched("aa; bb !")] == [
+        ("download", "aa", OK),
+        ("download", "bb", FAIL),
+    ]
+
+
+COMPLETE: list[tuple[Result, str, dict[str, str], dict[str, Any]]] = [
+    (HELD, "aa; aa", {"c": "aa"}, {}),
+    (HELD, "aa; aa", {"c": "aa"}, {"downloads": 2}),
+    (BROKEN, "aa; bb", {"c": "aa"}, {}),
+    (BROKEN, "bb; bb", {"c": "aa"}, {}),  # all the same, and wrong
+    (BROKEN, "aa; aa !", {"c": "aa"}, {}),
+    (BROKEN, "aa; aa ~", {"c": "aa"}, {}),
+    (HELD, "aa; aa ?", {"c": "aa"}, {}),  # the power went
+    (UNKNOWN, "aa ?", {"c": "aa"}, {}),
+    (BROKEN, "aa !", {"c": "aa"}, {}),
+    (UNKNOWN, "aa", {"c": "aa"}, {"downloads": 2}),
+    (UNKNOWN, "aa; aa", {}, {}),
+    (UNKNOWN, "aa; aa", {"other": "aa"}, {}),
+]
+
+
+@pytest.mark.parametrize(("expected", "text", "prepared", "params"), COMPLETE)
+def test_downloads_complete(
+    expected: Result, text: str, prepared: dict[str, str], params: dict[str, Any]
+) -> None:
+    evidence = Evidence(history=fetched(text), prepared=prepared)
+    assert result("downloads_complete", evidence, **params) is expected
+
+
+TWO = fetched("aa; aa")  # from 0 to 1 ms, and from 10 to 11
+CAME = [Transfer("c", 0, "nic0", 4000, 64), Transfer("c", 1, "nic0", 4002, 64)]
+ONE = Connection("nic0", 4000, MS // 10, MS - 5, 80)
+OTHER = Connection("nic0", 4002, 10 * MS + 5, 11 * MS - 5, 80)
+BOTH = [ONE, OTHER]
+KILLED = Injection(0, "kill", "net", MS // 2, MS // 2)
+SAME: list[tuple[Result, list[Transfer], list[Connection], dict[str, Any]]] = [
+    (HELD, CAME, BOTH, {}),
+    (HELD, CAME, BOTH, {"injections": [KILLED]}),
+    # One that was opened while no download lasted is somebody else's.
+    (HELD, CAME, [*BOTH, ONE._replace(port=5000, opened_ns=5 * MS)], {}),
+    (HELD, CAME, [*BOTH, ONE._replace(port=5000, device="nic1")], {}),
+    (BROKEN, CAME, [ONE], {}),
+    (BROKEN, CAME, [], {}),
+    (BROKEN, CAME, [*BOTH, ONE._replace(opened_ns=MS // 2)], {}),  # the port again
+    (BROKEN, CAME, [*BOTH, ONE._replace(port=5000)], {}),  # another port
+    (BROKEN, CAME, [ONE._replace(port=5000), OTHER], {}),
+    (BROKEN, CAME, [ONE._replace(device="nic1"), OTHER], {}),
+    (BROKEN, CAME, [ONE._replace(acked_bytes=63), OTHER], {}),  # the rest came otherwise
+    (BROKEN, CAME, [ONE._replace(opened_ns=-MS), OTHER], {}),  # it was there before
+    (BROKEN, CAME, [ONE], {"injections": [KILLED]}),
+    (UNKNOWN, CAME[:1], BOTH, {}),
+    (UNKNOWN, CAME, BOTH, {"injections": [KILLED._replace(landed_ns=0)]}),
+    (UNKNOWN, CAME, BOTH, {"injections": [KILLED._replace(landed_ns=5 * MS)]}),
+    (UNKNOWN, CAME, BOTH, {"unheard": "the capture lacks 3 frames"}),
+    (UNKNOWN, CAME, [], {"unheard": "nobody has noted the frames"}),
+    (UNKNOWN, CAME, BOTH, {"history": fetched("aa !; aa ~")}),
+]
+
+
+@pytest.mark.parametrize(("expected", "transfers", "connections", "more"), SAME)
+def test_same_connection(
+    expected: Result, transfers: list[Transfer], connections: list[Connection], more: dict[str, Any]
+) -> None:
+    evidence = Evidence(history=TWO, transfers=transfers, connections=connections, unheard="")
+    assert result("same_connection", replace(evidence, **more)) is expected
+
+
+def test_it_is_told_how_much_a_connection_outlived() -> None:
+    moments = (MS // 2, MS // 3, 10 * MS + 9, 5 * MS)  # the last is between them
+    again = [KILLED._replace(number=n, landed_ns=at) for n, at in enumerate(moments)]
+    evidence = Evidence(history=TWO, transfers=CAME, connections=BOTH, unheard="", injections=again)
+    verdict = check("same_connection", evidence)
+    assert verdict.why == (
+        "2 downloads, 2 connections; 3 faults while one was open, at most 2 in one"
+    )

@@ -17,6 +17,7 @@ from hwsim.blk import Blk
 from hwsim.console import Console
 from hwsim.faults import possible
 from hwsim.hardware import Hardware
+from hwsim.net import Net
 from hwsim.rng import Rng
 from hwsim.timer import Timer
 from launcher.chaos.catalogue import SECTIONS, Section, described
@@ -27,6 +28,7 @@ from launcher.chaos.values import keys_of
 from launcher.chaos.workload import RUNS, Workload
 from launcher.source import ConfigError, Problem
 from servers.workload import session
+from servers.workload.bulk import BulkRun
 from tests.conftest import CONFIGS, Ukernel
 from ukernel.abi.faults import DEVICE_FAULTS, MESSAGE_FAULTS
 from ukernel.abi.manifest import HARDWARE_MODELS
@@ -74,6 +76,9 @@ checkers:
 rollbacks: [clear_faults]
 reboot: false
 """
+
+URL = "http://10.77.0.2/big"
+CARD = "  nic0: {model: virtio-net, backend: userns, host_address: 10.77.0.1/24}\nservers:"
 
 Write = Callable[[str], Path]
 
@@ -173,6 +178,19 @@ def test_clients_know_their_server(whole: ExperimentFile) -> None:
     assert "seed" not in " ".join(talker.argv())
 
 
+def test_a_download_knows_its_card_and_its_file(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "system.yaml").write_text(SYSTEM.replace("servers:", CARD, 1))
+    fetch = {"client": "fetcher", "run": "download", "url": f"{URL}?x=1"}
+
+    def arguments(**more: str) -> set[str]:
+        text = WHOLE.replace("workload:", f"workload:\n  - {json.dumps({**fetch, **more})}")
+        return set(load(write(text)).experiment.workload[0].argv()[2:])
+
+    known = {"to=fs", f"url={URL}?x=1", "device=nic0"}
+    assert arguments() == {*known, "path=/big"}
+    assert arguments(path="/www/big") == {*known, "path=/www/big"}
+
+
 def test_a_client_that_calls_nobody_has_no_arguments() -> None:
     client = RUNS["clock"].model_validate({"client": "c", "run": "clock"})
     with pytest.raises(ValueError, match="client c calls no server yet"):
@@ -238,7 +256,8 @@ def test_every_fault_of_the_abi_is_listed() -> None:
 
 def test_devices_break_as_the_machine_can_break_them() -> None:
     models: dict[str, type[Hardware]] = {
-        "virtio-blk": Blk, "virtio-console": Console, "virtio-rng": Rng, "timer": Timer
+        "virtio-blk": Blk, "virtio-net": Net, "virtio-console": Console, "virtio-rng": Rng,
+        "timer": Timer,
     }  # fmt: skip
     assert {name: possible(model.__new__(model)) for name, model in models.items()} == BREAKS
     assert BREAKS.keys() == HARDWARE_MODELS.keys()
@@ -247,14 +266,15 @@ def test_devices_break_as_the_machine_can_break_them() -> None:
 @pytest.mark.parametrize("model", RUNS.values(), ids=list(RUNS))
 def test_the_client_task_understands_what_it_is_told(model: type[Workload]) -> None:
     keys = keys_of(model, without=("client", "run", "bystander"))
-    texts = {"to": "fs", "path": "/big", "verify": "sha256"}
+    texts = {"to": "fs", "path": "/big", "verify": "sha256", "url": URL, "device": "nic0"}
     values = {key: texts.get(key, 3) for key in keys}
     (name,) = get_args(model.model_fields["run"].annotation)
     client = model.model_validate({"client": "c", "run": name, **values})
     order = session.parse(client.argv())
     assert order.client == "c"
     assert order.run is session.RUNS[name]
-    assert order.options == values
+    unsaid = {"block": BulkRun.defaults["block"]} if name == "download" else {}
+    assert order.options == values | unsaid
     assert session.RUNS.keys() == RUNS.keys()
 
 

@@ -96,3 +96,10 @@ def test_single_lines() -> None:
     assert history.found("") is None
     assert history.prepared('{"sha256": "ee"}\n') == "ee"
     assert history.prepared("") is None
+
+
+def test_from_where_downloads_came() -> None:
+    first = '{"n": 5, "port": 4000, "bytes": 64}\n'
+    second = '{"n": 6, "port": 4002, "bytes": 64}\n'
+    assert history.came(WHOLE + first + second + second[:-1]) == {5: (4000, 64), 6: (4002, 64)}
+    assert history.read(WHOLE + first, "w") == history.read(WHOLE, "w")

@@ -14,6 +14,7 @@ from launcher.chaos.evidence import (
     OK,
     OPEN,
     Blast,
+    Connection,
     Evidence,
     Injection,
     Leg,
@@ -21,6 +22,7 @@ from launcher.chaos.evidence import (
     Recovery,
     Result,
     Snapshot,
+    Transfer,
     Usage,
     Verdict,
 )
@@ -60,6 +62,7 @@ def evidence() -> Evidence:
             operation(21, FAIL, error="NoSuchFile: /writer/21"),
             operation(22, OPEN, outcomes=0),
             *(operation(number, client="clock", op="now") for number in range(50)),
+            operation(4, took_ms=600, client="fetcher", op="download"),
         ],
         injections=[
             Injection(0, "kill", "disk", 1100 * MS, 1101 * MS, life=1, detail="SIGKILL"),
@@ -74,6 +77,10 @@ def evidence() -> Evidence:
         predicted=Blast(("disk",), ("fs",), ("console",)),
         observed=Blast(("disk",), ("fs", "console"), ()),
         sweep=[Leg(0.0, 0, 20_000_000, 1.0, 0, True), Leg(2.5, 0, 15_000_000, 1.0, 4, False)],
+        prepared={"fetcher": "abc"},
+        transfers=[Transfer("fetcher", 4, "nic0", 40_000, 20_000_000)],
+        connections=[Connection("nic0", 40_000, 1050 * MS, 1600 * MS, 20_000_200)],
+        unheard="",
         bystanders=("clock",),
         failed=("fs",),
     )
@@ -99,7 +106,7 @@ def test_a_run_comes_back_as_it_was() -> None:
 def test_a_journal_says_what_the_evidence_comes_to() -> None:
     figures = document()["figures"]
     assert figures["injections"] == {"planned": 3, "landed": 2}
-    assert figures["outcomes"] == {OK: 70, FAIL: 1, INFO: 1, OPEN: 1}
+    assert figures["outcomes"] == {OK: 71, FAIL: 1, INFO: 1, OPEN: 1}
     assert figures["restarts"] == {"disk": 2}
     reply = figures["recovery_ms"]["first_good_reply"]
     assert reply == {"n": 1, "p50": 7.0, "p90": 7.0, "p99": 7.0, "max": 7.0}

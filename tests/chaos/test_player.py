@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from launcher.chaos.evidence import FAIL, INFO, OK, OPEN, Operation
+from launcher.chaos.evidence import FAIL, INFO, OK, OPEN, Operation, Transfer
 from launcher.chaos.player import Player, argv_of, in_boot
 from launcher.chaos.workload import AnyWorkload, Workload
 from ukernel.abi.manifest import MAX_SEED
@@ -102,3 +102,17 @@ def test_a_client_writes_something_else_in_each_boot() -> None:
         assert f"seed={4 + boot}" in argv_of(client(), 4, boot)
     assert "seed=9" in argv_of(client(seed=8), 4, 1)
     assert "seed=0" in argv_of(client(), MAX_SEED, 1)
+
+
+def test_downloads_are_numbered_on_as_operations_are(tmp_path: Path) -> None:
+    url = "http://10.0.0.2/big"
+    player = Player(client(run="download", url=url, device="nic0"), 4, tmp_path)
+    for boot, last in enumerate((2, 0)):
+        player.files.append(tmp_path / f"{boot}.jsonl")
+        came = json.dumps({"n": last, "port": 4000 + boot, "bytes": 64}) + "\n"
+        player.files[-1].write_text(written(*range(last + 1)) + came)
+    assert [op.number for op in player.operations()] == [0, 1, 2, 3]
+    assert player.transfers() == [
+        Transfer("writer", 2, "nic0", 4000, 64),
+        Transfer("writer", 3, "nic0", 4001, 64),
+    ]

@@ -17,6 +17,7 @@ SYSTEM = """\
 system: small
 hardware:
   disk0: {model: virtio-blk, image: d.img, size: 1MiB}
+  nic0: {model: virtio-net, backend: userns, host_address: 10.77.0.1/24}
 servers:
   disk: {run: servers.disk, serves: block, devices: [disk0]}
   fs: {run: servers.fs, serves: file, calls: [disk]}
@@ -30,11 +31,13 @@ workload:
   - {client: writer, run: files}
   - {client: reader, run: read}
   - {client: talker, run: echo}
+  - {client: fetcher, run: download, url: 'http://10.77.0.2/big'}
 nemesis: NEMESIS
 checkers: [kernel_alive]
 """
 KILL = "[{at: 0, do: kill, target: disk}]"
 PAUSE = "[{at: 0, do: pause, target: echo, for: 1s}]"
+DEVICE = "[{at: 0, do: device, device: disk0, fault: io_error}]"
 DROP = "[{at: 0, do: message, link: fs->disk, fault: drop}]"
 
 
@@ -62,6 +65,7 @@ OF_ECHO = Blast(("echo",), ("talker",), ("machine", "disk", "fs", "writer", "rea
         (PAUSE, [repaired("echo", True)], OF_ECHO),
         (PAUSE, [repaired("echo", False)], NOBODY),
         (DROP, [], NOBODY),
+        (DEVICE, [], NOBODY),
     ],
 )
 def test_who_dies_reaches_whoever_may_call_it(
@@ -76,6 +80,13 @@ def test_what_the_author_says_stands(tmp_path: Path) -> None:
     file = loaded(tmp_path, f"{KILL}\npredict: {{down: [disk], untouched: [echo]}}")
     found = predicted(with_clients(file), file.experiment, [], [])
     assert found == Blast(("disk",), (), ("echo",))
+
+
+def test_the_kernel_sees_nothing_of_who_is_outside(tmp_path: Path) -> None:
+    file = loaded(tmp_path, KILL)
+    injections = [Injecting(each) for each in plan(file.experiment)]
+    found = predicted(with_clients(file), file.experiment, injections, [])
+    assert not any("fetcher" in part for part in found)
 
 
 def test_a_bulk_reader_does_not_show_when_an_outage_ends(tmp_path: Path) -> None:

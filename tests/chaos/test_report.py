@@ -26,6 +26,7 @@ from launcher.chaos.evidence import (
     Recovery,
     Result,
     Snapshot,
+    Transfer,
     Usage,
     Verdict,
 )
@@ -106,7 +107,7 @@ def test_every_picture_says_in_words_what_it_shows(tmp_path: Path) -> None:
     assert len(pictures) == 3
     assert {picture["role"] for picture in pictures} == {"img"}
     timeline, stages, sweep = (picture["aria-label"] for picture in pictures)
-    assert "73 operations" in timeline
+    assert "74 operations" in timeline
     assert "first good reply p50 7.00, p90 7.00, p99 7.00" in stages
     assert "never: 20.0, 2.5: 15.0" in sweep
 
@@ -162,6 +163,7 @@ def test_it_shows_everything_that_is_known(tmp_path: Path) -> None:
         "clock bystander 50 100 %",
         "caps 30 31 +1",
         "kernel 40 - - 16.0 - -",
+        "4 fetcher answered 0.040 0.600 20.0 33.3 40,000 1 20.0 2",
         "3 were planned; 1 of them never landed.",
         "the link was closed",
         "version: 1",
@@ -195,6 +197,13 @@ ALONE = {
     "a leg that moved nothing": Evidence(sweep=[Leg(3, 0, 0, 0.0, 0, False)]),
     "a prediction": Evidence(predicted=Blast(("a",), (), ())),
     "a snapshot": Evidence(after=Snapshot((Usage("a", 1, 1),), 1, {})),
+    "a download of which nobody knows": Evidence(
+        history=[operation(0, OPEN, op="download"), operation(1, op="download")]
+    ),
+    "a download that nobody has listened to": Evidence(
+        history=[operation(0, op="download", took_ms=0)],
+        transfers=[Transfer("writer", 0, "nic0", 1, 1)],
+    ),
     "a silent bystander": Evidence(bystanders=("a",)),
 }
 

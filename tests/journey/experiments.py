@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 
@@ -100,15 +101,17 @@ def repairs(run: Run) -> dict[tuple[str, int], Recovery]:
 def nothing_left() -> Iterator[None]:
     """A run leaves this process as it was: no descriptor, no child, no file."""
     before = _held()
-    yield
+    with tempfile.TemporaryDirectory(prefix="uk-scratch-") as scratch:
+        with mock.patch.object(tempfile, "tempdir", scratch):  # others run beside us
+            yield
+        assert os.listdir(scratch) == []
     assert _held() - before == set()
 
 
 def _held() -> set[str]:
     descriptors = {f"{fd} -> {_link(fd)}" for fd in os.listdir("/proc/self/fd") if _link(fd)}
     children = {str(process) for process in psutil.Process().children(recursive=True)}
-    scratch = {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("ukernel-ch")}
-    return descriptors | children | scratch | {f"shm {name}" for name in os.listdir("/dev/shm")}
+    return descriptors | children | {f"shm {name}" for name in os.listdir("/dev/shm")}
 
 
 def _link(fd: str) -> str:

@@ -143,7 +143,8 @@ def test_a_command_line_is_understood() -> None:
     assert parse(["verify", "kv", "c", "to=kv"]).verb == "verify"
     assert parse(["prepare", "read", "c", "to=fs", "path=/a=b"]).options["path"] == "/a=b"
     assert {name: run.defaults["every_ms"] for name, run in RUNS.items()} == {
-        "files": 1, "kv": 1, "read": 0, "echo": 1, "clock": 1, "entropy": 1, "console": 1
+        "files": 1, "kv": 1, "read": 0, "download": 0, "echo": 1, "clock": 1, "entropy": 1,
+        "console": 1,
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from launcher.chaos.checkers.bystanders import bystanders
 from launcher.chaos.checkers.calls import one_outcome_per_call
 from launcher.chaos.checkers.common import Checker
 from launcher.chaos.checkers.counter import no_duplicate_effect
+from launcher.chaos.checkers.downloads import downloads_complete, same_connection
 from launcher.chaos.checkers.durable import acked_writes_durable, wrong_data_seen
 from launcher.chaos.checkers.leaks import no_leak
 from launcher.chaos.checkers.radius import blast_radius_as_predicted
@@ -31,4 +32,6 @@ CHECKERS: dict[str, Checker] = {
     "min_landed": min_landed,
     "throughput_loss": throughput_loss,
     "wrong_data_seen": wrong_data_seen,
+    "downloads_complete": downloads_complete,
+    "same_connection": same_connection,
 }
