@@ -15,15 +15,20 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import zmq
 from typer.main import get_command
 
+from hwsim.cable import ROOM
 from launcher import foreground, placement, supervisor, system, vitals
 from launcher.bench import outages, result
 from launcher.bench.hops import CHANNEL_HOPS, KERNEL_HOPS
+from launcher.bench.net.plan import VARIANTS
+from launcher.bench.net.result import SCHEMA as NET_SCHEMA
+from launcher.bench.net.result import NetResult
+from launcher.bench.net.result import Row as NetRow
 from launcher.bench.paths import PATHS
 from launcher.board import REGIONS
 from launcher.chaos import journal
@@ -50,8 +55,16 @@ from servers.fs.handles import SELECTOR_SIZE
 from servers.fs.paths import LONGEST_PART, LONGEST_PATH
 from servers.fs.server import HANDLES
 from servers.fs.volume import LARGEST_FILE
+from servers.httpd.server import DEFAULTS as HTTPD
 from servers.kv.server import LIMIT_BYTES, REMEMBER
-from tests.conftest import Ukernel
+from servers.net import host, neighbours, reassembly, udp
+from servers.net.port import RECEIVES, SENDS
+from servers.net.settings import Settings
+from servers.net.store import PASTS, SOCKETS
+from servers.net.tcp.connection import RECORD_BYTES
+from servers.net.tcp.limits import Limits
+from tests.conftest import Ukernel, until
+from tests.tools import needs, no_own_network
 from ukernel.abi import exits, manifest, wire
 from ukernel.abi.errors import Code
 from ukernel.abi.faults import DEVICE_FAULTS, MESSAGE_FAULTS
@@ -102,11 +115,11 @@ def key_tables() -> str:
         ("`servers.NAME.restart`", manifest.Restart),
         ("`servers.NAME.restart.backoff`", manifest.Backoff),
         ("`servers.NAME.heartbeat`", manifest.Heartbeat),
-        *(
-            (f"`hardware.NAME` with `model: {name}`", kind)
-            for name, kind in HARDWARE_MODELS.items()
-        ),
     ]
+    for name, kind in HARDWARE_MODELS.items():
+        parts.append((f"`hardware.NAME` with `model: {name}`", kind))
+        if kind is manifest.VirtioNet:
+            parts.append(("`hardware.NAME.faults` of it", manifest.Impairments))
     return "\n\n".join(f"**{title}**\n\n{_keys(kind)}" for title, kind in parts)
 
 
@@ -214,6 +227,7 @@ def limit_table() -> str:
         ),
         ("values and numbers in `kv`", f"{LIMIT_BYTES // MIB} MiB", "`NoSpace`"),
         ("changes that `kv` knows again", REMEMBER, "the oldest would be done once more"),
+        *network_limits(),
         ("log of a task", f"{vitals.LOG_LIMIT // MIB} MiB", _cut()),
         ("events that `ukernel events` knows", system.EVENTS, "the oldest go"),
         ("requests in quarantine, of one server", MOST_POISON, "the oldest come free"),
@@ -221,6 +235,24 @@ def limit_table() -> str:
         ("boots by `on_kernel_death: reboot`", _boots(), "status 3"),
     ]
     return table("what | limit | beyond it", [[w, str(n), b] for w, n, b in limits])
+
+
+def network_limits() -> list[tuple[str, int, str]]:
+    """Those that `net` and its cards have for clients, and for strangers."""
+    few = Limits()
+    return [
+        ("MTU of a network card", manifest.MOST_MTU, "refused"),
+        ("frames that wait for a card of `wire` or `switch`", ROOM, "dropped"),
+        ("TCP connections of a `net` without `connections:`", Settings.connections, "`NoBuffers`"),
+        ("listeners and UDP sockets of a `net`", SOCKETS, "`NoBuffers`"),
+        ("connections that wait to be accepted, of one port", few.backlog, "the peer asks again"),
+        ("handshakes that a port remembers", few.half_open, "SYN cookies"),
+        ("connections in TIME-WAIT", PASTS, "the oldest go"),
+        ("bytes of a datagram", udp.MOST_BYTES, "`TooLong`"),
+        ("bytes of datagrams that wait at a UDP socket", udp.QUEUE_BYTES, "dropped"),
+        ("datagrams that are put together", reassembly.MOST_DATAGRAMS, "the oldest go"),
+        ("neighbours", neighbours.MOST_ENTRIES, "the oldest go"),
+    ]
 
 
 def _cut() -> str:
@@ -333,7 +365,8 @@ def _defined(path: Path) -> set[str]:
     return names
 
 
-GUIDES = [README, ROOT / "ukernel/broker/README.md", ROOT / "ukernel/lib/README.md"]
+FOLDERS = ("", "ukernel/broker", "ukernel/lib", "servers/net")  # that have a guide
+GUIDES = [ROOT / folder / "README.md" for folder in FOLDERS]
 
 
 @pytest.mark.parametrize("path", GUIDES, ids=str)
@@ -421,7 +454,48 @@ def test_every_fault_and_every_part_of_a_journal_is_explained() -> None:
     assert f"`{journal.SCHEMA}`" in explained
 
 
+def test_one_packet_passes_through_every_layer() -> None:
+    told = section("Follow one packet")
+    folders = {str(Path(target).parent) for _, target in LINK.findall(told)}
+    layers = {"launcher", "hwsim", "servers", "servers/net", "servers/net/tcp", "servers/httpd"}
+    assert layers | {"ukernel/lib"} <= folders
+    assert f"keeps {RECEIVES} calls" in told
+
+
+def test_the_network_is_told_with_its_figures() -> None:
+    told, few = section("The network"), Limits()
+    backends = get_args(manifest.VirtioNet.model_fields["backend"].annotation)
+    names = {*backends, *(f.name for f in fields(Settings)), *HTTPD} - {"prefix"}
+    assert not [name for name in sorted(names) if f"`{name}`" not in told]
+    figures = [
+        f"{RECEIVES} that come and {SENDS} that go",
+        f"a record of {RECORD_BYTES} bytes",
+        f"{few.half_open} are remembered for each listener",
+        f"The oldest of {PASTS} make room",
+        f"{few.resets} resets, {few.challenges} challenge ACKs",
+        f"{host.ERRORS_PER_SECOND} ICMP errors",
+        f"`connections` | {Settings.connections} |",
+        f"`send_buffer`, `receive_buffer` | {Settings.send_buffer} |",
+        *(f"| `{name}` | {HTTPD[name]} |" for name in ("port", "connections", "idle_s")),
+    ]
+    assert not [figure for figure in figures if figure not in told]
+
+
+def test_every_rfc_in_the_table_is_in_the_code() -> None:
+    folders = [ROOT / "servers" / name for name in ("net", "httpd", "wget")]
+    code = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
+    named = re.findall(r"\d+", section("What it speaks").replace("| RFC |", ""))
+    assert len(named) > 20
+    assert not [number for number in named if f"RFC {number}" not in code]
+
+
 def test_schemas_of_the_benches_are_named() -> None:
+    net = section("What `bench net --json` writes")
+    known = {f.name for kind in (NetRow, NetResult) for f in fields(kind)} - {"kind", "results"}
+    assert not [name for name in sorted({*known, "class"}) if f"`{name}`" not in net]
+    assert f"`{NET_SCHEMA}`" in net
+    compared = section("The network beside other stacks")
+    assert not [name for name in VARIANTS if f"| `{name}` |" not in compared]
     assert f"`{outages.SCHEMA}`" in section("What `bench recovery --json` writes")
     assert f"`{result.SCHEMA}`" in section("What `bench ipc --json` writes")
     assert f"`{COMPARE_SCHEMA}`" in section("The price of isolation")
@@ -515,6 +589,9 @@ def _comparable(command: str, shown: str) -> list[str]:
         shown = re.sub(r"\d+\.\d+|\d{3,}|\d+(?= us| ms)", "N", shown)
     if command == "chaos":
         shown = re.sub(r"\d+(\.\d+)?", "N", shown)
+    if command == "net":  # addresses stay
+        shown = re.sub(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC", shown)
+        shown = re.sub(r"(?<![\d.:])\d+(\.\d+)?(?![\d.:])", "N", shown)
     return [" ".join(line.split()) for line in shown.splitlines()]
 
 
@@ -536,6 +613,28 @@ def test_example_by_channel(example: str, ukernel: Ukernel, tmp_path: Path) -> N
         calls = ukernel("trace", "--decode").stdout
         assert "Channels.open(" in calls
         assert "Turnstile." not in calls
+    finally:
+        ukernel("down", "--all")
+
+
+def test_example_that_begins_a_call(example: str, ukernel: Ukernel, tmp_path: Path) -> None:
+    line = "watcher: {run: doors.watcher, calls: [turnstile]}"
+    assert f"`{line}`" in example
+    file = tmp_path / "doors.yaml"
+    file.write_text(f"{file.read_text()}  {line}\n")
+    try:
+        ukernel("up", "doors.yaml", "--detach")
+        shown = until(lambda: ukernel("logs", "watcher").stdout)
+        assert f"`{shown.strip()}`" in example
+    finally:
+        ukernel("down", "--all")
+
+
+@needs("curl")
+@pytest.mark.skipif(bool(no_own_network()), reason=no_own_network())
+def test_network_does_what_it_says(ukernel: Ukernel, tmp_path: Path) -> None:
+    try:
+        carry_out(written("A web server without root", tmp_path), ukernel)
     finally:
         ukernel("down", "--all")
 
