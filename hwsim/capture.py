@@ -10,11 +10,11 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from hwsim.cable import NONE, Stage
-from hwsim.offload import BadFrame, complete
 from hwsim.pcapng import INBOUND, OUTBOUND, Writer
-from hwsim.queue import Views, split
 from ukernel.abi.virtio import NET_HDR_F_NEEDS_CSUM, NET_HEADER, NET_HEADER_BYTES
+from ukernel.lib.virtio.cable import NONE, Stage
+from ukernel.lib.virtio.offload import BadFrame, complete
+from ukernel.lib.virtio.queue import Views, split
 
 SOON_NS = 50_000_000  # until a frame is in the file
 

@@ -16,12 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from weakref import WeakKeyDictionary
 
-from hwsim.blk import Blk, Storage
 from hwsim.hardware import Hardware
 from hwsim.impairment import Impairment, Lane
-from hwsim.net import Net
-from hwsim.queue import Chain, DeviceQueue
-from hwsim.transport import VirtioMmio
 from ukernel.abi.faults import (
     FRAME_FAULTS,
     IO_ERROR,
@@ -36,6 +32,10 @@ from ukernel.abi.faults import (
     NoSuchFault,
 )
 from ukernel.abi.services import SECTOR
+from ukernel.lib.virtio.blk import Blk, Storage
+from ukernel.lib.virtio.net import Net
+from ukernel.lib.virtio.queue import Chain, DeviceQueue
+from ukernel.lib.virtio.transport import VirtioMmio
 
 Strikes = Callable[[str], bool]  # whether a request that this fault concerns meets it
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from hwsim.iommu import FaultLog, Iommu
+from ukernel.lib.virtio.dma import FaultLog
 
 
 class Hardware(Protocol):
     """A device on the bus. Nothing here raises, whatever the driver sends.
 
-    When the driver changes: `reset`, then `domain.assign(driver)`; then nothing of the former
+    When the driver changes: `reset`, then `assign` of its IOMMU domain; then nothing of the former
     driver's is touched again. While `backlog` is true, call `doorbell` whenever the others had
     their turn.
     """
 
     name: str
-    domain: Iommu
     interrupt: Callable[[], None]
     backlog: bool
 

@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from hwsim.cable import NONE, ROOM, Cable, Inbox, Stage
-from hwsim.offload import CAME, ETHERNET, IPV4, PLAIN, BadFrame, Frame, real
-from hwsim.queue import Views
+from hwsim.inbox import ROOM, Inbox
 from ukernel.abi.faults import CORRUPT_FRAME, DUPLICATE_FRAME, LOSE_FRAME, REORDER_FRAME
 from ukernel.abi.virtio import NET_HEADER_BYTES, NET_MOST_BYTES
+from ukernel.lib.virtio.cable import NONE, Cable, Stage
+from ukernel.lib.virtio.offload import CAME, ETHERNET, IPV4, PLAIN, BadFrame, Frame, real
+from ukernel.lib.virtio.queue import Views
 
 HOLD_NS = 10_000_000  # a frame that is to come after the next waits no longer for it
 UNDER_WAY = 4096  # frames of one direction

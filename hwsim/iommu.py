@@ -7,56 +7,15 @@ name of the driver that owned the device at that moment.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections import deque
 from collections.abc import Callable
 from mmap import mmap
 from typing import NamedTuple
 
-REMEMBERED_FAULTS = 32
+from ukernel.lib.virtio.dma import DmaFault, Fault, FaultLog
+
 ADDRESS_SPACE = 1 << 64
 
 Memory = memoryview | bytearray | mmap
-
-
-class Fault(NamedTuple):
-    """One rule broken by a driver, as the log keeps it."""
-
-    device: str
-    driver: str
-    why: str
-
-
-class FaultLog:
-    """Faults of one device: how many there were, and the last few of them.
-
-    `report` is called with each fault as it happens; it must not raise.
-    """
-
-    def __init__(self, device: str, report: Callable[[Fault], None] | None = None) -> None:
-        self.device = device
-        self.driver = ""
-        self.total = 0
-        self.recent: deque[Fault] = deque(maxlen=REMEMBERED_FAULTS)
-        self.report = report
-
-    def record(self, why: str) -> None:
-        fault = Fault(self.device, self.driver, why)
-        self.total += 1
-        self.recent.append(fault)
-        if self.report is not None:
-            self.report(fault)
-
-
-class DmaFault(Exception):
-    """A device was told to touch memory outside its domain. Already in the log when raised."""
-
-    def __init__(self, device: str, iova: int, length: int, why: str) -> None:
-        super().__init__(f"DMA of {length} bytes at {iova:#x}: {why}")
-        self.device, self.iova, self.length, self.why = device, iova, length, why
-
-    def again(self) -> DmaFault:
-        """The same, without the memory that the traceback of this one holds on to."""
-        return DmaFault(self.device, self.iova, self.length, self.why)
 
 
 class Mapping(NamedTuple):
@@ -70,7 +29,7 @@ NOTHING = Mapping(0, 0, False, memoryview(b""))
 
 
 class Iommu:
-    """The IOMMU domain of one device.
+    """The IOMMU domain of one device (a `ukernel.lib.virtio.dma.Domain`).
 
     `generation` changes whenever a mapping goes away: who keeps a view asks for it anew then.
     """

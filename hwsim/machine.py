@@ -16,17 +16,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from hwsim.blk import Blk
 from hwsim.cache import CachedDisk
-from hwsim.console import Console
 from hwsim.faults import Defects
 from hwsim.hardware import Hardware
 from hwsim.image import Image, ImageError
-from hwsim.iommu import Fault, Iommu
+from hwsim.iommu import Iommu
 from hwsim.line import SerialLine
-from hwsim.net import Net
 from hwsim.patchbay import Patchbay, PatchError
-from hwsim.rng import Rng
 from hwsim.seat import Seat
 from hwsim.timer import Timer
 from ukernel.abi import syscalls, wire
@@ -37,6 +33,11 @@ from ukernel.lib.bell import ring
 from ukernel.lib.mapping import map_shared
 from ukernel.lib.server import Server
 from ukernel.lib.stub import kernel
+from ukernel.lib.virtio.blk import Blk
+from ukernel.lib.virtio.console import Console
+from ukernel.lib.virtio.dma import Fault
+from ukernel.lib.virtio.net import Net
+from ukernel.lib.virtio.rng import Rng
 
 LOUD_FAULTS = 64  # of one device; then only the 128th, the 256th and so on are told in the log
 MOMENT_NS = 1_000_000  # for a driver to take an interrupt, before the next is another one
@@ -53,7 +54,7 @@ class KernelPort(syscalls.Machine):
         memory = map_shared(fd, size, writable=writable)
         os.close(fd)
         if 0 <= device < len(self._machine.seats):
-            self._machine.seats[device].device.domain.map(iova, size, writable, memory)
+            self._machine.seats[device].domain.map(iova, size, writable, memory)
         return iova
 
 
@@ -81,9 +82,8 @@ class MachineServer(Server, DeviceFaults, Captures):
             self.seats.append(self._plug_in(index, spec))
 
     def _plug_in(self, index: int, spec: dict[str, Any]) -> Seat:
-        seat = Seat(index)
-        domain = Iommu(spec["name"], lambda fault: self._report(index, fault))
-        seat.device = MODELS[spec["model"]](self, spec, domain, seat)
+        seat = Seat(index, Iommu(spec["name"], lambda fault: self._report(index, fault)))
+        seat.device = MODELS[spec["model"]](self, spec, seat)
         seat.defects = Defects(seat.device, self._later)
         return seat
 
@@ -156,7 +156,7 @@ class MachineServer(Server, DeviceFaults, Captures):
             self._change_driver(*body)
         elif kind == wire.NOTICE_UNMAP:
             index, iova = body
-            self.seats[index].device.domain.unmap(iova)
+            self.seats[index].domain.unmap(iova)
         else:
             super().notice(kind, body)
 
@@ -165,7 +165,7 @@ class MachineServer(Server, DeviceFaults, Captures):
         seat = self.seats[index]
         self.objects.pop(seat.badge, None)
         seat.device.reset()
-        seat.device.domain.assign(driver)
+        seat.domain.assign(driver)
         self._cut_lines(seat)
         if tag:
             seat.doorbell, seat.line = self.connection.descriptors(tag)
@@ -229,36 +229,36 @@ class MachineServer(Server, DeviceFaults, Captures):
             yield self._deferred[0].due_ns
 
 
-def _blk(_: MachineServer, spec: dict[str, Any], domain: Iommu, seat: Seat) -> Blk:
+def _blk(_: MachineServer, spec: dict[str, Any], seat: Seat) -> Blk:
     image = Image(spec["image"], spec["size"], spec["read_only"])
-    return Blk(spec["name"], domain, seat.interrupt, CachedDisk(image, spec["cache"]))
+    return Blk(spec["name"], seat.domain, seat.interrupt, CachedDisk(image, spec["cache"]))
 
 
-def _net(machine: MachineServer, spec: dict[str, Any], domain: Iommu, seat: Seat) -> Net:
+def _net(machine: MachineServer, spec: dict[str, Any], seat: Seat) -> Net:
     cable, mac = machine.patchbay.plug(spec), bytes.fromhex(spec["mac"].replace(":", ""))
-    card = Net(spec["name"], domain, seat.interrupt, cable, mac, spec["mtu"], spec["offload"])
+    card = Net(spec["name"], seat.domain, seat.interrupt, cable, mac, spec["mtu"], spec["offload"])
     card.look_again = lambda: machine.look_again(seat)
     if spec["capture"] is not None:
         machine.patchbay.capture_from_boot(card, spec["capture"])
     return card
 
 
-def _console(machine: MachineServer, spec: dict[str, Any], domain: Iommu, seat: Seat) -> Console:
+def _console(machine: MachineServer, spec: dict[str, Any], seat: Seat) -> Console:
     line = SerialLine(Path(machine.args["dir"]), spec["name"], machine)
-    console = Console(spec["name"], domain, seat.interrupt, line.show)
+    console = Console(spec["name"], seat.domain, seat.interrupt, line.show)
     line.typed = console.feed
     return console
 
 
-def _rng(_: MachineServer, spec: dict[str, Any], domain: Iommu, seat: Seat) -> Rng:
-    return Rng(spec["name"], domain, seat.interrupt, spec["seed"])
+def _rng(_: MachineServer, spec: dict[str, Any], seat: Seat) -> Rng:
+    return Rng(spec["name"], seat.domain, seat.interrupt, spec["seed"])
 
 
-def _timer(_: MachineServer, spec: dict[str, Any], domain: Iommu, seat: Seat) -> Timer:
-    return Timer(spec["name"], domain, seat.interrupt, time.monotonic_ns)
+def _timer(_: MachineServer, spec: dict[str, Any], seat: Seat) -> Timer:
+    return Timer(spec["name"], seat.domain, seat.interrupt, time.monotonic_ns)
 
 
-MODELS: dict[str, Callable[[MachineServer, dict[str, Any], Iommu, Seat], Hardware]] = {
+MODELS: dict[str, Callable[[MachineServer, dict[str, Any], Seat], Hardware]] = {
     "virtio-blk": _blk,
     "virtio-net": _net,
     "virtio-console": _console,

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hwsim.cable import Cable
 from hwsim.capture import SOON_NS, Capture
 from hwsim.impairment import impaired
-from hwsim.net import Net
 from hwsim.pcapng import Writer
 from hwsim.switch import Switch, Wire
 from hwsim.tap import Tap, Watcher
 from ukernel.abi.captures import Captured, CardRow
+from ukernel.lib.virtio.cable import Cable
+from ukernel.lib.virtio.net import Net
 
 Action = Callable[[], None]
 

@@ -1,9 +1,10 @@
-"""seat: a device's place on the bus: its register window for one epoch, its lines, its defects."""
+"""seat: a device's place on the bus: its registers for one epoch, its IOMMU, lines and defects."""
 
 from __future__ import annotations
 
 from hwsim.faults import Defects
 from hwsim.hardware import Hardware
+from hwsim.iommu import Iommu
 from ukernel.abi.services import Access, Registers
 from ukernel.lib.bell import ring
 
@@ -14,8 +15,9 @@ class Seat(Registers):
     device: Hardware  # made with this seat's interrupt line
     defects: Defects
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, domain: Iommu) -> None:
         self.index = index
+        self.domain = domain
         self.doorbell = -1
         self.line = -1
 

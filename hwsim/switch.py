@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from hwsim.cable import NUMBER, ONE, Inbox, nothing
-from hwsim.queue import Views
+from hwsim.inbox import NUMBER, ONE, Inbox
 from ukernel.abi.virtio import NET_HEADER_BYTES
+from ukernel.lib.virtio.cable import nothing
+from ukernel.lib.virtio.queue import Views
 
 MOST_ADDRESSES = 1024  # that a switch remembers; then it forgets the oldest
 DESTINATION = slice(NET_HEADER_BYTES, NET_HEADER_BYTES + 6)

@@ -13,10 +13,11 @@ import struct
 from collections.abc import Callable
 from typing import Protocol
 
-from hwsim.cable import NONE, NUMBER, ONE, Inbox, nothing
-from hwsim.offload import suits
-from hwsim.queue import Views, scatter
+from hwsim.inbox import NUMBER, ONE, Inbox
 from ukernel.abi.virtio import NET_F_GUEST_CSUM, NET_F_GUEST_TSO4, NET_HEADER_BYTES, NET_MOST_BYTES
+from ukernel.lib.virtio.cable import NONE, nothing
+from ukernel.lib.virtio.offload import suits
+from ukernel.lib.virtio.queue import Views, scatter
 
 TUNSETOFFLOAD = 0x400454D0  # linux/if_tun.h
 TUNSETVNETHDRSZ = 0x400454D8

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hwsim.iommu import FaultLog, Iommu
+from hwsim.iommu import Iommu
 from ukernel.abi.timer import TIMER_ARM, TIMER_FIRED, TIMER_MAGIC, TimerReg
+from ukernel.lib.virtio.dma import FaultLog
 
 LOW = 0xFFFF_FFFF
 

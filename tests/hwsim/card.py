@@ -6,9 +6,7 @@ import struct
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hwsim.cable import Cable
 from hwsim.iommu import Iommu
-from hwsim.net import Net
 from hwsim.switch import Wire as Link
 from tests.hwsim.harness import Line, Region, Wire
 from ukernel.abi import virtio
@@ -20,6 +18,8 @@ from ukernel.abi.virtio import (
     NetHeader,
     Status,
 )
+from ukernel.lib.virtio.cable import Cable
+from ukernel.lib.virtio.net import Net
 from ukernel.lib.virtqueue import Segment, Virtqueue, negotiate, start
 
 ALL = virtio.NET_F_CSUM | virtio.NET_F_GUEST_CSUM | virtio.NET_F_HOST_TSO4 | virtio.NET_F_GUEST_TSO4

@@ -7,14 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from hwsim.blk import Blk
 from hwsim.cache import CachedDisk
-from hwsim.hardware import Hardware
 from hwsim.image import Image
 from hwsim.iommu import Iommu
 from ukernel.abi import virtio
 from ukernel.abi.services import SECTOR, Access
 from ukernel.abi.virtio import BLK_HEADER, BlkStatus, BlkType
+from ukernel.lib.virtio.blk import Blk
+from ukernel.lib.virtio.transport import VirtioMmio
 from ukernel.lib.virtqueue import Segment, Virtqueue, negotiate, start
 
 PAGE = 4096
@@ -35,11 +35,18 @@ class Line:
         self.raised += 1
 
 
+def iommu_of(device: VirtioMmio) -> Iommu:
+    """The domain of a device of the simulated machine."""
+    assert isinstance(device.domain, Iommu)
+    return device.domain
+
+
 class Wire:
     """`ukernel.lib.virtqueue.Device` by calling the hardware directly."""
 
-    def __init__(self, hardware: Hardware) -> None:
+    def __init__(self, hardware: VirtioMmio) -> None:
         self.hardware = hardware
+        self.domain = iommu_of(hardware)
         self.load = hardware.load
         self.store = hardware.store
         self.config = hardware.config
@@ -58,7 +65,7 @@ class Wire:
     def dma(self, size: int, writable: bool = True) -> Region:
         size = -(-size // PAGE) * PAGE
         region = Region(memoryview(bytearray(size)), self._next_iova)
-        self.hardware.domain.map(region.iova, size, writable, region.view)
+        self.domain.map(region.iova, size, writable, region.view)
         self._next_iova += size + PAGE  # an unmapped page between any two
         return region
 

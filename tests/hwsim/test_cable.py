@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsim.cable import NONE, ROOM
+from hwsim.inbox import ROOM
 from hwsim.patchbay import Patchbay, PatchError
 from hwsim.switch import MOST_ADDRESSES, Switch
 from hwsim.tap import Tap
@@ -35,6 +35,7 @@ from tests.hwsim.card import (
     unchecked,
 )
 from ukernel.abi.virtio import NET_HDR_F_NEEDS_CSUM, NetHeader
+from ukernel.lib.virtio.cable import NONE
 
 PATIENCE_S = 10
 # Of four addresses that no other process of the suite has: interfaces are the whole host's.

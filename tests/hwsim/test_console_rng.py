@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hwsim.console import INPUT_ROOM, Console
 from hwsim.iommu import Iommu
-from hwsim.rng import MOST_BYTES, Rng
 from tests.hwsim.harness import Line, Region, Wire
 from ukernel.abi.virtio import CONSOLE_RECEIVEQ, CONSOLE_TRANSMITQ, RNG_QUEUE
+from ukernel.lib.virtio.console import INPUT_ROOM, Console
+from ukernel.lib.virtio.rng import MOST_BYTES, Rng
 from ukernel.lib.virtqueue import Segment, Virtqueue, negotiate, start
 
 
@@ -66,7 +66,7 @@ def test_input_fills_the_buffers_there_are() -> None:
 def test_input_waits_for_the_next_driver() -> None:
     terminal = Terminal()
     terminal.console.reset()
-    terminal.console.domain.assign("console")
+    terminal.wire.domain.assign("console")
     assert terminal.console.feed(b"typed meanwhile") == 15
     terminal.up()
     terminal.give_buffer(64)

@@ -10,9 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsim import queue as device_side
 from hwsim.iommu import Iommu
-from hwsim.rng import Rng
 from tests.hwsim.harness import BlkDriver, MachineMaker, Wire
 from tests.hwsim.interleaving import DEVICE, DRIVER, STEPS, TURN, Cores, Words
 from ukernel.abi import virtio
@@ -20,6 +18,8 @@ from ukernel.abi.virtio import INDEX_MASK, RING_IDX, BlkType, passes
 from ukernel.lib import driver as driver_loop
 from ukernel.lib import virtqueue as driver_side
 from ukernel.lib.driver import Driver
+from ukernel.lib.virtio import queue as device_side
+from ukernel.lib.virtio.rng import Rng
 from ukernel.lib.virtqueue import Segment, Virtqueue, negotiate, start
 
 SIZE = 8

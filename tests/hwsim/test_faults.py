@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from hwsim.faults import Defects, possible
 from hwsim.hardware import Hardware
 from hwsim.iommu import Iommu
-from hwsim.queue import DeviceQueue
-from hwsim.rng import Rng
 from hwsim.timer import Timer
 from tests.hwsim.harness import PAGE, BlkDriver, Line, Machine, MachineMaker, Region, Wire
 from tests.hwsim.test_console_rng import Terminal
@@ -31,6 +29,8 @@ from ukernel.abi.faults import (
 from ukernel.abi.services import SECTOR
 from ukernel.abi.timer import TIMER_ARM, TIMER_FIRED, TimerReg
 from ukernel.abi.virtio import RNG_QUEUE, BlkStatus, BlkType, Interrupt, Reg, Status
+from ukernel.lib.virtio.queue import DeviceQueue
+from ukernel.lib.virtio.rng import Rng
 from ukernel.lib.virtqueue import DeviceError, Segment, Virtqueue, check, negotiate, start
 
 RING = 0x10_0000  # where the harness maps what a driver asks for first

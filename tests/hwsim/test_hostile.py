@@ -10,12 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsim.console import Console
 from hwsim.iommu import Iommu
-from hwsim.queue import BATCH_BYTES, MAX_CHAIN_BYTES
-from hwsim.rng import Rng
-from hwsim.transport import VirtioMmio
-from tests.hwsim.harness import BlkDriver, Line, Machine, MachineMaker, Wire
+from tests.hwsim.harness import BlkDriver, Line, Machine, MachineMaker, Wire, iommu_of
 from ukernel.abi import virtio
 from ukernel.abi.services import SECTOR
 from ukernel.abi.virtio import (
@@ -29,6 +25,10 @@ from ukernel.abi.virtio import (
     Reg,
     Status,
 )
+from ukernel.lib.virtio.console import Console
+from ukernel.lib.virtio.queue import BATCH_BYTES, MAX_CHAIN_BYTES
+from ukernel.lib.virtio.rng import Rng
+from ukernel.lib.virtio.transport import VirtioMmio
 from ukernel.lib.virtqueue import DeviceError, Segment, Virtqueue, check, negotiate, start
 
 SIZE = 8
@@ -46,8 +46,8 @@ class HostileRing:
         negotiate(self.wire, 0)
         self.memory = memoryview(bytearray(4096))
         self.data = memoryview(bytearray(4096))
-        device.domain.map(RING, 4096, True, self.memory)
-        device.domain.map(DATA, 4096, True, self.data)
+        self.wire.domain.map(RING, 4096, True, self.memory)
+        self.wire.domain.map(DATA, 4096, True, self.data)
         self.place(RING, RING + LAYOUT.avail, RING + LAYOUT.used, index)
         start(self.wire)
 
@@ -266,12 +266,12 @@ def test_a_refused_buffer_holds_no_memory(machine: MachineMaker) -> None:
     """Else what a client takes back would stay mapped as long as the device runs."""
     ring = BlkRing(machine().blk)
     memory = bytearray(4096)
-    ring.device.domain.map(0x2_0000, 4096, True, memory)
+    ring.wire.domain.map(0x2_0000, 4096, True, memory)
     lent = [READ[0], (0x2_0000, SECTOR, DESC_F_WRITE), READ[2]]
     ring.request(BlkType.IN, lent)
     ring.request(BlkType.IN, [*lent[:2], READ[1], READ[2]], 2)
     assert ring.data[16] == BlkStatus.IOERR
-    ring.device.domain.unmap(0x2_0000)
+    ring.wire.domain.unmap(0x2_0000)
     memory.append(0)  # BufferError while anybody has a view of it
 
 
@@ -332,10 +332,10 @@ def test_any_ring_at_all(
         attacked = Machine(Path(folder) / "a.img", cache=8192, seed=1)
         bystander = Machine(Path(folder) / "b.img")
         victim = attacked.blk if kind == "blk" else other(kind)
-        victim.domain.assign("mallory")
+        iommu_of(victim).assign("mallory")
         outside = bytearray(b"\xa5" * 64)
         ring = HostileRing(victim)
-        victim.domain.map(DATA + 0x2000, 64, False, memoryview(outside))
+        iommu_of(victim).map(DATA + 0x2000, 64, False, memoryview(outside))
         for index, descriptor in enumerate(table):
             ring.describe(index, *descriptor)
         if noise:

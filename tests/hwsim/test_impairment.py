@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsim.cable import ROOM
 from hwsim.faults import Defects
 from hwsim.impairment import (
     AT_ONCE,
@@ -26,6 +25,7 @@ from hwsim.impairment import (
     damaged,
     impaired,
 )
+from hwsim.inbox import ROOM
 from hwsim.switch import Wire as Link
 from tests.hwsim.card import ALL, FAR, CardDriver, arp, checks_out, plain, segment, unchecked
 from ukernel.abi.faults import (

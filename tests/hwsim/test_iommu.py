@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from hwsim.iommu import REMEMBERED_FAULTS, DmaFault, Fault, Iommu
+from hwsim.iommu import Iommu
+from ukernel.lib.virtio.dma import REMEMBERED_FAULTS, DmaFault, Fault
 
 
 def domain() -> tuple[Iommu, bytearray]:

@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsim.cable import NONE, Stage, nothing
 from hwsim.iommu import Iommu
-from hwsim.net import ALWAYS, OFFLOADS, TURN, Net
-from hwsim.queue import Views, scatter
 from hwsim.switch import Wire as Link
 from tests.hwsim.card import (
     ALL,
@@ -28,6 +25,9 @@ from tests.hwsim.harness import Line, Wire
 from tests.hwsim.test_hostile import DATA, SIZE, HostileRing
 from ukernel.abi import virtio
 from ukernel.abi.virtio import DESC_F_WRITE, NetConfig, NetHeader, Reg, Status
+from ukernel.lib.virtio.cable import NONE, Stage, nothing
+from ukernel.lib.virtio.net import ALWAYS, OFFLOADS, TURN, Net
+from ukernel.lib.virtio.queue import Views, scatter
 from ukernel.lib.virtqueue import DeviceError, Segment, negotiate
 
 

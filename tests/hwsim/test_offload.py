@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsim.offload import CAME, PLAIN, BadFrame, complete, cut, ones, real, suits
 from tests.hwsim import card
 from tests.hwsim.card import ALL, checks_out, segment, unchecked
 from ukernel.abi import virtio
 from ukernel.abi.virtio import NET_HEADER, NetHeader
+from ukernel.lib.virtio.offload import CAME, PLAIN, BadFrame, complete, cut, ones, real, suits
 
 FIN, PSH, ACK, CWR = 0x01, 0x08, 0x10, 0x80
 

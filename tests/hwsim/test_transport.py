@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsim.iommu import Iommu
-from hwsim.rng import Rng
-from tests.hwsim.harness import BlkDriver, Line, MachineMaker, Wire
+from tests.hwsim.harness import BlkDriver, Line, MachineMaker, Wire, iommu_of
 from ukernel.abi import virtio
 from ukernel.abi.virtio import BlkType, Interrupt, Reg, Status
+from ukernel.lib.virtio.rng import Rng
 from ukernel.lib.virtqueue import Segment, Virtqueue, negotiate, start
 
 READY = Status.ACKNOWLEDGE | Status.DRIVER
@@ -171,7 +171,7 @@ def test_a_queue_whose_memory_was_taken_back_is_a_fault(machine: MachineMaker, h
 )
 def test_no_register_access_raises(accesses: list[tuple[int, int]]) -> None:
     device = rng()
-    device.domain.map(0, 4096, True, bytearray(4096))
+    iommu_of(device).map(0, 4096, True, bytearray(4096))
     for offset, value in accesses:
         device.store(offset, value)
         assert 0 <= device.load(offset) <= 0xFFFF_FFFF
@@ -187,7 +187,7 @@ def test_memory_taken_back_is_let_go(faulty: bool) -> None:
     memory = bytearray(4096)
     negotiate(wire, 0)
     Virtqueue[int](wire, virtio.RNG_QUEUE, 8)
-    device.domain.map(0, 4096, True, memory)
+    iommu_of(device).map(0, 4096, True, memory)
     device.store(Reg.QUEUE_READY, 0)
     for low in (Reg.QUEUE_DESC_LOW, Reg.QUEUE_DRIVER_LOW, Reg.QUEUE_DEVICE_LOW):
         device.store(low, 0x800 if low == Reg.QUEUE_DEVICE_LOW else 0)
@@ -199,5 +199,5 @@ def test_memory_taken_back_is_let_go(faulty: bool) -> None:
     assert bool(device.load(Reg.STATUS) & Status.NEEDS_RESET) is faulty
     if not faulty:
         device.reset()
-    device.domain.assign("next")
+    iommu_of(device).assign("next")
     memory.append(0)  # BufferError while anybody has a view of it

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from hwsim.iommu import Iommu
-from hwsim.rng import Rng
 from tests.hwsim.harness import Line, Wire
 from ukernel.abi import virtio
 from ukernel.abi.virtio import Reg
+from ukernel.lib.virtio.rng import Rng
 from ukernel.lib.virtqueue import DeviceError, QueueFull, Segment, Virtqueue, negotiate
 
 SIZE = 8
@@ -22,7 +22,7 @@ class Device:
         self.wire = Wire(Rng("rng0", Iommu("rng0"), Line()))
         negotiate(self.wire, 0)
         self.queue: Virtqueue[str] = Virtqueue(self.wire, 0, SIZE)
-        memory = self.wire.hardware.domain.view(0x10_0000, LAYOUT.total, write=True)
+        memory = self.wire.domain.view(0x10_0000, LAYOUT.total, write=True)
         self.avail = memory[LAYOUT.avail : LAYOUT.avail + virtio.avail_bytes(SIZE)].cast("H")
         used = memory[LAYOUT.used : LAYOUT.used + 4 + 8 * SIZE]
         self.used, self.elements = used.cast("H"), used.cast("I")

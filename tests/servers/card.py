@@ -12,17 +12,18 @@ from collections import deque
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
-from hwsim.cable import Inbox, nothing
+from hwsim.inbox import Inbox
 from hwsim.iommu import Iommu
-from hwsim.net import Net
-from hwsim.offload import CAME
-from hwsim.queue import Views
 from servers.nic import Nic
 from tests.hwsim.harness import PAGE, Wire
 from ukernel.abi.errors import Answer, CallError, Protocol
 from ukernel.abi.interface import Interface, Lent, Operation
 from ukernel.abi.network import Ethernet
 from ukernel.abi.virtio import NET_HEADER_BYTES
+from ukernel.lib.virtio.cable import nothing
+from ukernel.lib.virtio.net import Net
+from ukernel.lib.virtio.offload import CAME
+from ukernel.lib.virtio.queue import Views
 from ukernel.lib.way import Caller, Current
 
 MAC = bytes.fromhex("02aabbccdd01")
@@ -107,12 +108,12 @@ class Device(Wire):
     def share(self, token: bytes, view: memoryview) -> None:
         """Memory that the device may be sent to."""
         self._windows[token] = self._next_iova
-        self.hardware.domain.map(self._next_iova, len(view), True, view)
+        self.domain.map(self._next_iova, len(view), True, view)
         self._next_iova += len(view) + PAGE
 
     def take_back(self, token: bytes) -> None:
         """Its owner wants it for himself."""
-        self.hardware.domain.unmap(self._windows[token])
+        self.domain.unmap(self._windows[token])
 
     def address(self, lent: Lent, *, write: bool = False) -> int:
         return self._windows[lent.token] + lent.offset

@@ -12,9 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from hwsim.iommu import Iommu
-from hwsim.queue import Chain, QueueFault, Views, missing, scatter, split
-from hwsim.transport import VirtioMmio
 from ukernel.abi import virtio
 from ukernel.abi.services import SECTOR
 from ukernel.abi.virtio import (
@@ -26,6 +23,9 @@ from ukernel.abi.virtio import (
     BlkType,
     DeviceId,
 )
+from ukernel.lib.virtio.dma import Domain
+from ukernel.lib.virtio.queue import Chain, QueueFault, Views, missing, scatter, split
+from ukernel.lib.virtio.transport import VirtioMmio
 
 QUEUE_SIZE = 256
 SEG_MAX = QUEUE_SIZE - 2  # header and status have descriptors of their own
@@ -60,7 +60,7 @@ class Blk(VirtioMmio):
     has_status = True
 
     def __init__(
-        self, name: str, domain: Iommu, interrupt: Callable[[], None], disk: Storage
+        self, name: str, domain: Domain, interrupt: Callable[[], None], disk: Storage
     ) -> None:
         super().__init__(name, domain, interrupt)
         self.disk = disk
@@ -78,7 +78,7 @@ class Blk(VirtioMmio):
 
     def handle(self, index: int, chain: Chain) -> int:
         """One request (§5.2.6): header, data, status byte, however they are cut into buffers."""
-        header, out, into, status = _parts(chain)
+        header, out, into, status = parts(chain)
         outcome: int = BlkStatus.IOERR
         written = 0
         if not chain.refused:
@@ -150,7 +150,7 @@ class Blk(VirtioMmio):
         return length
 
 
-def _parts(chain: Chain) -> tuple[Views, Views, Views, Views]:
+def parts(chain: Chain) -> tuple[Views, Views, Views, Views]:
     """Header, data to be read, room for data, status byte."""
     readable, writable = chain.readable, chain.writable
     if readable and writable and len(readable[0]) == BLK_HEADER.size and len(writable[-1]) == 1:

@@ -6,10 +6,10 @@ import os
 import random
 from collections.abc import Callable
 
-from hwsim.iommu import Iommu
-from hwsim.queue import Chain, QueueFault, scatter
-from hwsim.transport import VirtioMmio
 from ukernel.abi.virtio import DeviceId
+from ukernel.lib.virtio.dma import Domain
+from ukernel.lib.virtio.queue import Chain, QueueFault, scatter
+from ukernel.lib.virtio.transport import VirtioMmio
 
 QUEUE_SIZE = 64
 MOST_BYTES = 4096  # of one buffer; §5.4.6 lets the device give fewer than asked, but one at least
@@ -22,7 +22,7 @@ class Rng(VirtioMmio):
     queue_sizes = (QUEUE_SIZE,)
 
     def __init__(
-        self, name: str, domain: Iommu, interrupt: Callable[[], None], seed: int | None = None
+        self, name: str, domain: Domain, interrupt: Callable[[], None], seed: int | None = None
     ) -> None:
         super().__init__(name, domain, interrupt)
         self._source = os.urandom if seed is None else random.Random(seed).randbytes

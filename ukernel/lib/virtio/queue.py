@@ -1,8 +1,8 @@
 """queue: the device side of a split virtqueue (virtio 1.2 §2.7). It believes nothing in the ring.
 
 The driver owns the memory and may rewrite it at any moment. So every field is read exactly once
-and then checked, every address goes through the IOMMU, and whatever breaks a rule raises QueueFault
-(or DmaFault), upon which the transport stops the device until it is reset.
+and then checked, every address goes through the domain, and whatever breaks a rule raises
+QueueFault (or DmaFault), upon which the transport stops the device until it is reset.
 
 Who tells whom when, and why no wake-up is lost: ukernel.lib.virtqueue, whose other side this is.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hwsim.iommu import DmaFault, Iommu
 from ukernel.abi import virtio
 from ukernel.abi.virtio import (
     AVAIL_RING,
@@ -27,6 +26,7 @@ from ukernel.abi.virtio import (
     passes,
 )
 from ukernel.lib.bell import fence
+from ukernel.lib.virtio.dma import DmaFault, Domain
 
 MAX_CHAIN_BYTES = 4 << 20  # in one request
 BATCH_BYTES = 4 << 20  # in one batch, after which other devices get their turn
@@ -64,11 +64,19 @@ class QueueAddresses(NamedTuple):
     used: int
 
 
+class Position(NamedTuple):
+    """How far a queue has got, as the indices of the rings count."""
+
+    seen: int  # chains taken
+    used: int  # chains given back
+    interrupt_at: int  # `used` when the driver was last interrupted
+
+
 class DeviceQueue:
     """A live queue. Indices of the device's own stay here, never in the driver's memory."""
 
     def __init__(
-        self, domain: Iommu, where: QueueAddresses, event_idx: bool = False, lenient: bool = False
+        self, domain: Domain, where: QueueAddresses, event_idx: bool = False, lenient: bool = False
     ) -> None:
         """Raises QueueFault when a part of the queue is misaligned, DmaFault when not mapped.
 
@@ -129,6 +137,15 @@ class DeviceQueue:
         if self.generation != self.domain.generation:
             self._attach()
         return self._walk(head)
+
+    @property
+    def position(self) -> Position:
+        """Where to `go_on` from, with the same memory and another device."""
+        return Position(self._seen, self._used, self._interrupt_at)
+
+    def go_on(self, position: Position) -> None:
+        """Be where another device of the same driver was. What it had taken is taken."""
+        self._seen, self._used, self._interrupt_at = position
 
     def give(self, chain: Chain, written: int) -> None:
         """Return a chain; `written` bytes of its writable part, from its start, are valid (§2.7.8).

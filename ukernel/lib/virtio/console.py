@@ -7,11 +7,13 @@ typing into a machine whose driver is being restarted is not lost.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from hwsim.iommu import Iommu
-from hwsim.queue import Chain, DeviceQueue, QueueFault, scatter
-from hwsim.transport import VirtioMmio
 from ukernel.abi.virtio import CONSOLE_RECEIVEQ, DeviceId
+from ukernel.lib.virtio.dma import Domain
+from ukernel.lib.virtio.queue import Chain, DeviceQueue, QueueFault, scatter
+from ukernel.lib.virtio.state import BadState
+from ukernel.lib.virtio.transport import VirtioMmio
 
 QUEUE_SIZE = 64
 INPUT_ROOM = 64 * 1024  # bytes that may wait for buffers
@@ -24,7 +26,11 @@ class Console(VirtioMmio):
     queue_sizes = (QUEUE_SIZE, QUEUE_SIZE)
 
     def __init__(
-        self, name: str, domain: Iommu, interrupt: Callable[[], None], sink: Callable[[bytes], None]
+        self,
+        name: str,
+        domain: Domain,
+        interrupt: Callable[[], None],
+        sink: Callable[[bytes], None],
     ) -> None:
         super().__init__(name, domain, interrupt)
         self.sink = sink
@@ -50,6 +56,14 @@ class Console(VirtioMmio):
         """Transmit: the device writes nothing."""
         self.sink(b"".join(chain.readable))
         return 0
+
+    def save_model(self) -> bytes:
+        return bytes(self._input)
+
+    def restore_model(self, state: Any) -> None:
+        if type(state) is not bytes or len(state) > INPUT_ROOM:
+            raise BadState("what was typed is no text")
+        self._input = bytearray(state)
 
     def _receive(self, chain: Chain) -> int:
         if not chain.writable:

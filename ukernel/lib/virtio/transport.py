@@ -11,12 +11,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from hwsim.iommu import DmaFault, FaultLog, Iommu
-from hwsim.queue import Chain, DeviceQueue, QueueAddresses, QueueFault
 from ukernel.abi import virtio
 from ukernel.abi.virtio import Interrupt, Reg, Status
+from ukernel.lib.virtio.dma import DmaFault, Domain, FaultLog
+from ukernel.lib.virtio.queue import Chain, DeviceQueue, QueueAddresses, QueueFault
+from ukernel.lib.virtio.state import BadState, DeviceState, QueueState, pack, unpack
 
 LOW = 0xFFFF_FFFF
 DRIVER_SETS = (
@@ -39,20 +40,24 @@ class QueueRegisters:
     device: int = 0
     live: DeviceQueue | None = None
 
+    def state(self) -> QueueState:
+        position = self.live.position if self.live else None
+        return QueueState(self.size, self.ready, self.desc, self.driver, self.device, position)
+
 
 class VirtioMmio:
     """A virtio device as its bus sees it. A model says what it is and overrides `handle`.
 
     `interrupt` is called once per edge, as with MSI-X: whether or not the last was acknowledged.
     `backlog` asks the bus to call `doorbell` again, after the other devices had their turn.
-    `requests` is where `serve` gets its chains, so that some can be held back (hwsim.faults).
+    `requests` is where `serve` gets its chains, so that some can be held back.
     """
 
     device_id: ClassVar[int]
     queue_sizes: ClassVar[tuple[int, ...]]  # the largest size of each queue
     has_status: ClassVar[bool] = False  # a request can end with an error, and the device goes on
 
-    def __init__(self, name: str, domain: Iommu, interrupt: Callable[[], None]) -> None:
+    def __init__(self, name: str, domain: Domain, interrupt: Callable[[], None]) -> None:
         self.name = name
         self.domain = domain
         self.interrupt = interrupt
@@ -146,6 +151,65 @@ class VirtioMmio:
             regs.live = None
         self._interrupt_status |= Interrupt.CONFIG_CHANGE
         self.interrupt()
+
+    # --- going on elsewhere ---------------------------------------------------------------------
+
+    def save(self) -> bytes:
+        """What is not in the driver's memory, for `restore`, while nothing is being served."""
+        queues = [regs.state() for regs in self._queues]
+        return pack(
+            DeviceState(
+                self.device_id,
+                self.status,
+                self.accepted,
+                self._features_sel,
+                self._accepted_sel,
+                self._queue_sel,
+                self._interrupt_status,
+                queues,
+                self.save_model(),
+            )
+        )
+
+    def restore(self, data: bytes) -> None:
+        """Go on from what `save` gave, with the memory as it was then; `doorbell` afterwards.
+
+        Raises BadState, and then the device is as after a reset.
+        """
+        self.reset()
+        try:
+            self._restore(unpack(data))
+        except (QueueFault, DmaFault) as fault:
+            self.reset()
+            raise BadState(str(fault)) from None
+        except BadState:
+            self.reset()
+            raise
+
+    def save_model(self) -> Any:
+        """What a model keeps besides, as plain data; `restore_model` gets it."""
+        return None
+
+    def restore_model(self, state: Any) -> None:
+        """Raises BadState when it is not that, QueueFault or DmaFault as `serve` may."""
+
+    def _restore(self, state: DeviceState) -> None:
+        sizes = [regs.size_max for regs in self._queues]
+        if state.kind != self.device_id or len(state.queues) != len(sizes):
+            raise BadState(f"{self.name} is no device of kind {state.kind}")
+        if state.accepted & ~self.features:
+            raise BadState(f"{self.name} does not have the features {state.accepted:#x}")
+        self.status, self.accepted = state.status, state.accepted
+        self._features_sel, self._accepted_sel = state.features_sel, state.accepted_sel
+        self._queue_sel, self._interrupt_status = state.queue_sel, state.interrupt_status
+        for regs, saved in zip(self._queues, state.queues, strict=True):
+            if saved.size > regs.size_max or (saved.ready and not saved.size):
+                raise BadState(f"{self.name} has no queue of {saved.size}")
+            regs.size, regs.ready = saved.size, saved.ready
+            regs.desc, regs.driver, regs.device = saved.desc, saved.driver, saved.device
+            if saved.position is not None and (queue := self._live(regs)) is not None:
+                queue.go_on(saved.position)
+        self.restore_model(state.model)
 
     def _load_features(self) -> int:
         return self.features >> (32 * self._features_sel) if self._features_sel < 2 else 0

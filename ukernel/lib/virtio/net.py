@@ -9,14 +9,15 @@ no buffer, frames wait in the cable, and nobody looks at them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from hwsim.cable import NONE, Cable, Stage
-from hwsim.iommu import Iommu
-from hwsim.offload import BadFrame, checked
-from hwsim.queue import Chain, DeviceQueue, QueueFault, Views, split
-from hwsim.transport import VirtioMmio
 from ukernel.abi import virtio
 from ukernel.abi.virtio import NET_HEADER_BYTES, NET_RECEIVEQ, DeviceId, NetConfig, Reg, Status
+from ukernel.lib.virtio.cable import NONE, Cable, Stage
+from ukernel.lib.virtio.dma import Domain
+from ukernel.lib.virtio.offload import BadFrame, checked
+from ukernel.lib.virtio.queue import Chain, DeviceQueue, QueueFault, Views, split
+from ukernel.lib.virtio.transport import VirtioMmio
 
 QUEUE_SIZE = 256
 TURN = 64  # frames that come, before other devices get their turn
@@ -44,7 +45,7 @@ class Net(VirtioMmio):
     def __init__(
         self,
         name: str,
-        domain: Iommu,
+        domain: Domain,
         interrupt: Callable[[], None],
         cable: Cable,
         mac: bytes,
@@ -113,6 +114,9 @@ class Net(VirtioMmio):
         if offset == Reg.STATUS and self.status & Status.DRIVER_OK:
             self._near.accept(self.accepted)
 
+    def restore_model(self, state: Any) -> None:
+        self._near.accept(self._taken())
+
     def _features_agreed(self) -> bool:
         complete = all(
             self.accepted & needed for feature, needed in NEEDS.items() if self.accepted & feature
@@ -140,7 +144,7 @@ class Net(VirtioMmio):
         if chain.refused:
             self.refused += 1
             return
-        header, parts = _parts(chain.readable)
+        header, frame = parts(chain.readable)
         length = chain.length - NET_HEADER_BYTES
         try:
             header = checked(header, length, self.accepted, self.mtu)
@@ -150,7 +154,7 @@ class Net(VirtioMmio):
             return
         self.sent += 1
         self.bytes_sent += length
-        self._near.send(header, parts)
+        self._near.send(header, frame)
 
     # --- frames that come -----------------------------------------------------------------------
 
@@ -195,7 +199,7 @@ class Net(VirtioMmio):
         return self.refused + self._near.drops()
 
 
-def _parts(readable: Views) -> tuple[bytes, Views]:
+def parts(readable: Views) -> tuple[bytes, Views]:
     """The header, read once, and the frame, however they are cut into buffers (§2.7.4)."""
     first = readable[0]
     if len(first) > NET_HEADER_BYTES:
