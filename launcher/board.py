@@ -92,7 +92,8 @@ def _grants(caller: str, server: Server, wiring: Wiring) -> list[Grant]:
     links = []
     for name, link in server.calls.items():
         rights = CALL | (GRANT if "grant" in link.rights else 0)
-        links.append(Grant("endpoint", name, rights, wiring.through.get((caller, name), name)))
+        callee = wiring.through.get((caller, name), name)
+        links.append(Grant("endpoint", name, rights, callee, link.badge))
     return [*links, *(Grant("device", name, CALL, name) for name in server.devices)]
 
 

@@ -175,6 +175,7 @@ class Lives:
             info.channels = {name: int(link.spin_us * 1000) for name, link in channels.items()}
         info.module, task.understudy = task.understudy or task.module, ""
         info.beside = {g.name: g.object for g in task.grants if g.object in beside}
+        info.badges = {g.name: g.badge for g in task.grants if g.badge}
         info.mischief = mischief.DOOMED if task.doomed else task.mischief
         task.doomed -= task.doomed > 0
         return info

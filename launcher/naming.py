@@ -31,8 +31,8 @@ def operations(
 def _interfaces(served: type[Interface] | None, badge: int | None) -> list[type[Interface]]:
     if served is None:
         return [Machine if badge == KERNEL_BADGE else Registers]
-    own = [] if badge else [interface_of(served)]
     handed_out = [o.result for o in served.ops.values() if is_interface(o.result)]
+    own = [] if badge and handed_out else [interface_of(served)]  # a partition is a disk too
     return own if badge == 0 else [*own, *dict.fromkeys(handed_out)]
 
 

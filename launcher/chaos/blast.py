@@ -17,7 +17,7 @@ from launcher.chaos.evidence import Blast, Recovery
 from launcher.rules import hint
 from launcher.supervisor import State
 from ukernel.abi.errors import Code
-from ukernel.abi.manifest import Manifest, start_order
+from ukernel.abi.manifest import Link, Manifest, start_order
 from ukernel.abi.syscalls import TraceRow
 
 DIED = frozenset((Code.E_DEAD_NOTRUN, Code.E_DEAD_UNKNOWN, Code.E_POISON))  # with its server
@@ -62,12 +62,34 @@ def taken_along(manifest: Manifest, victims: Iterable[str]) -> list[str]:
     return [name for name in names if servers[name].start == "boot"]
 
 
+def node(callee: str, badge: int) -> str:
+    """What a link leads to: a server, or one of its objects: `parts:1`."""
+    return f"{callee}:{badge}" if badge else callee
+
+
+def holdings(manifest: Manifest, name: str) -> dict[str, tuple[str, ...]]:
+    """What a server may call, and who else may call the very same: `{"parts:1": ("vm-a2",)}`.
+
+    Whoever takes the server over has these and nothing else: another's object is not among them.
+    """
+
+    def held_by(server: str) -> dict[str, None]:
+        return {node(c, link.badge): None for c, link in _links(manifest, server).items()}
+
+    others = {other: held_by(other) for other in manifest.servers if other != _template(name)}
+    return {
+        what: tuple(other for other, held in others.items() if what in held)
+        for what in held_by(name)
+    }
+
+
 def reach(
     manifest: Manifest, running: Iterable[str], down: Iterable[str]
 ) -> dict[str, tuple[str, ...]]:
     """Who may call one that is down, and by which calls: `{"shell": ("shell", "fs", "disk")}`.
 
-    The path is a shortest one, from the caller to the one that is down.
+    The path is a shortest one, from the caller to the one that is down, by the objects that the
+    links are for: `("vm-a", "parts:1", "disk")`.
     """
     names = list(running)
     dead = set(down)
@@ -76,8 +98,9 @@ def reach(
     while waiting:
         callee = waiting.popleft()
         for caller in names:
-            if caller not in paths and callee in _calls(manifest, caller):
-                paths[caller] = (caller, *paths[callee])
+            link = _links(manifest, caller).get(callee)
+            if caller not in paths and link is not None:
+                paths[caller] = (caller, node(callee, link.badge), *paths[callee][1:])
                 waiting.append(caller)
     return {name: path for name, path in paths.items() if name not in dead}
 
@@ -115,9 +138,9 @@ def _template(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _calls(manifest: Manifest, name: str) -> Iterable[str]:
+def _links(manifest: Manifest, name: str) -> Mapping[str, Link]:
     server = manifest.servers.get(_template(name))
-    return server.calls if server is not None else ()
+    return server.calls if server is not None else {}
 
 
 # --- from facts ---------------------------------------------------------------------------------

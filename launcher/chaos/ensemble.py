@@ -38,7 +38,7 @@ def with_cast(file: ExperimentFile) -> tuple[SystemFile, dict[tuple[str, str], s
     for link in sorted({a.link for a in file.experiment.nemesis if isinstance(a, Message)}):
         caller, callee = link_ends(link)
         name = through[caller, callee] = free_name(f"{caller}-{callee}", servers)
-        servers[name] = _interposer(manifest, callee)
+        servers[name] = _interposer(manifest, caller, callee)
         # It is called by the callee's name. Named here as well, it starts before its caller.
         calls = {**servers[caller].calls, name: Link()}
         servers[caller] = servers[caller].model_copy(update={"calls": calls})
@@ -61,10 +61,11 @@ def _client(client: Workload) -> Server:
     return server.model_copy(update={"calls": {client.to: Link()}})
 
 
-def _interposer(manifest: Manifest, callee: str) -> Server:
-    serves = manifest.servers[callee].serves
+def _interposer(manifest: Manifest, caller: str, callee: str) -> Server:
+    serves, link = manifest.servers[callee].serves, manifest.servers[caller].calls[callee]
     args: dict[str, Arg] = {"to": callee, "serves": serves or ""}
+    args |= {"badge": link.badge} if link.badge else {}
     server = Server(
         run=INTERPOSER, serves=serves, priority=255, window=INTERPOSER_WINDOW, args=args
     )
-    return server.model_copy(update={"calls": {callee: Link()}})
+    return server.model_copy(update={"calls": {callee: Link(badge=link.badge)}})

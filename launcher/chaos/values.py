@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from ukernel.abi.durations import seconds_of
 from ukernel.abi.manifest import NAME_PATTERN, Listed
 
 ANY = "*"  # as a target: every server that it makes sense for
@@ -21,8 +20,6 @@ PATH_PATTERN = "^/.+$"
 URL_PATTERN = "^http://[^/ ]+/[^ ]+$"
 
 MAX_S = 86_400  # a day; nobody waits longer for an experiment
-UNITS_PER_S = {"ms": 1000, "s": 1, "m": 1 / 60}
-DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)")
 
 
 def parse_moment(value: Any) -> float:
@@ -43,12 +40,8 @@ def parse_interval(value: Any) -> float:
 
 
 def _seconds(value: Any, wanted: str) -> float:
-    found = DURATION.fullmatch(value) if isinstance(value, str) else None
-    if type(value) in (int, float) and math.isfinite(value):
-        seconds = float(value)
-    elif found is not None:
-        seconds = float(found[1]) / UNITS_PER_S[found[2]]
-    else:
+    seconds = seconds_of(value)
+    if seconds is None:
         raise PydanticCustomError("duration", wanted)
     if not 0 <= seconds <= MAX_S:
         raise PydanticCustomError("duration", "expected a duration from 0 to a day")

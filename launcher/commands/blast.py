@@ -21,9 +21,10 @@ Name = Annotated[str, typer.Argument(help="Who dies: a server, or `machine`.")]
 def blast(name: Name, config: Config, as_json: AsJson = False) -> None:
     """Who feels it when a server dies, and by which calls; read from the file, nothing is started.
 
-    Servers with `start: demand` are counted as running.
+    Servers with `start: demand` are counted as running. Of a server that holds objects of others,
+    such as a partition, it is said which, and who has the same.
     """
-    from launcher.chaos.blast import predict, reach, taken_along
+    from launcher.chaos.blast import holdings, predict, reach, taken_along
     from launcher.config import load
 
     manifest = load(config).manifest
@@ -31,10 +32,12 @@ def blast(name: Name, config: Config, as_json: AsJson = False) -> None:
     effect = predict(manifest, [name], clients=_on_demand(manifest), also_down=also_down)
     running = [each for part in effect for each in part]
     paths = reach(manifest, running, effect.down)
+    held = holdings(manifest, name)
     if as_json:
-        show_json({"victim": name, **effect._asdict(), "paths": paths})
+        show_json({"victim": name, **effect._asdict(), "paths": paths, "holds": held})
         return
-    show_table(TITLES, _rows(manifest, name, effect, paths))
+    rows = _rows(manifest, name, effect, paths)
+    show_table(TITLES, [*rows, *_held(name, held)])
 
 
 def _on_demand(manifest: Manifest) -> list[str]:
@@ -50,6 +53,15 @@ def _rows(
     rows += [[name, "untouched", f"cannot reach {victim}"] for name in effect.untouched]
     return [
         [name, how, f"{why}, when it runs" if name in demand else why] for name, how, why in rows
+    ]
+
+
+def _held(victim: str, held: dict[str, tuple[str, ...]]) -> list[list[str]]:
+    """The objects of others among what a victim may call: whoever takes it over has them too."""
+    objects = {what: others for what, others in held.items() if ":" in what}
+    return [
+        [what, "held", f"by {victim} and {', '.join(others) or 'nobody else'}"]
+        for what, others in objects.items()
     ]
 
 

@@ -59,7 +59,8 @@ class OpenFile(File):
 
 class FileServer(Server, FileSystem):
     def setup(self) -> None:
-        disk = Disk(connect(Block, "disk"), self.region("bounce", BOUNCE), begin)
+        block = connect(Block, str(self.args.get("disk", "disk")))
+        disk = Disk(block, self.region("bounce", BOUNCE), begin)
         try:
             self.volume = Volume.mount(disk, bool(self.args.get("format_if_blank", False)))
         except NotOurVolume as error:

@@ -52,6 +52,7 @@ class InterposerTask(Server):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self.to = str(self.args["to"])
+        self.of = int(self.args.get("badge", 0))  # the object of the callee that we stand for
         self.link = Link()
         self._steering = Steering(self)
         self._callee = connection.capability(self.to)
@@ -90,12 +91,12 @@ class InterposerTask(Server):
         if m.flags & wire.ONEWAY:
             self._give_credit(1)
 
-    def _target(self, badge: int) -> Interface:
+    def object_behind(self, badge: int) -> Interface:
         return self._steering
 
     def _pass_on(self, m: wire.Message, heard: bool) -> None:
         badge, _ = unpack_stamp(m.token)
-        token = self._handles.token(badge) if badge else self._callee
+        token = self._callee if badge == self.of else self._handles.token(badge)
         oneway = m.flags & wire.ONEWAY
         if token is not None:
             self.connection.transmit(

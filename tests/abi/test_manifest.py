@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+from ukernel.abi.fields import parse_ms
 from ukernel.abi.manifest import (
     BUILTIN_INTERFACES,
     Manifest,
@@ -20,6 +21,7 @@ from ukernel.abi.manifest import (
 )
 from ukernel.abi.registry import resolve_interface
 from ukernel.abi.services import Block
+from ukernel.abi.sizes import bytes_of, text_of
 
 
 def system(**calls: list[str]) -> Manifest:
@@ -95,3 +97,21 @@ def test_builtin_and_dotted_interfaces() -> None:
 def test_unknown_interface_says_what_to_write() -> None:
     with pytest.raises(LookupError, match="did you mean 'block'"):
         resolve_interface("blok")
+
+
+@pytest.mark.parametrize(
+    ("written", "ms"), [("500ms", 500), ("2s", 2000), ("1m", 60_000), (0.25, 250), (3, 3000)]
+)
+def test_duration(written: str | float, ms: int) -> None:
+    assert parse_ms(written) == ms
+
+
+@pytest.mark.parametrize("written", ["", "ms", "1 s", "1h", "-1s", True, None, [], float("nan")])
+def test_no_duration(written: Any) -> None:
+    with pytest.raises(PydanticCustomError, match="expected a duration such as 500ms"):
+        parse_ms(written)
+
+
+@given(st.integers(0, 1 << 60))
+def test_a_size_as_text_is_that_size(size: int) -> None:
+    assert bytes_of(text_of(size)) == size

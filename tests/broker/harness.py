@@ -211,9 +211,11 @@ class Kernel:
         (boot,) = [e for e in self.last if isinstance(e, effects.BootRecord)]
         return boot.secret, self.pids
 
-    def begin(self, name: str, calls: Iterable[str] = (), devices: Iterable[str] = ()) -> int:
-        """The prepared life is the slot's; its number."""
-        grants = [Grant("endpoint", to, CALL | GRANT, to) for to in calls]
+    def begin(
+        self, name: str, calls: Iterable[str] = (), devices: Iterable[str] = (), badge: int = 0
+    ) -> int:
+        """The prepared life is the slot's; its number. Its calls are for objects with `badge`."""
+        grants = [Grant("endpoint", to, CALL | GRANT, to, badge) for to in calls]
         grants += [Grant("device", device, CALL, device) for device in devices]
         number: int = self.root.sys("begin", grants, on=self.slots[name])
         return number

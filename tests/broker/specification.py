@@ -550,14 +550,14 @@ class Specification:
 
     # --- lives -----------------------------------------------------------------------------------
 
-    def begin(self, slot: Slot, stamp: int, drives: bool) -> Life:
+    def begin(self, slot: Slot, stamp: int, drives: bool, badge: int = 0) -> Life:
         slot.number += 1
         slot.state, slot.credit = "starting", 0
         life = slot.life = Life(slot, f"{slot.name}#{slot.number}", stamp, reads=False)
         self.new_cap(self.endpoints[slot], None, life, life, RECV | CALL | GRANT, 0)
         for other in self.slots.values():
             if other is not slot:
-                self.new_cap(self.endpoints[other], None, life, life, CALL | GRANT, 0)
+                self.new_cap(self.endpoints[other], None, life, life, CALL | GRANT, badge)
         if drives:
             self.drive(life)
             self.new_cap(self.device, None, life, life, CALL, self.epoch << 16)

@@ -82,16 +82,16 @@ class KernelMachine(RuleBasedStateMachine):
 
     # --- what can happen -------------------------------------------------------------------------
 
-    def start(self, slot: Slot, drives: bool, standby: bool = False) -> None:
+    def start(self, slot: Slot, drives: bool, standby: bool = False, badge: int = 0) -> None:
         self.spec.begin_step()
         others = [s.name for s in self.slots if s is not slot]
         devices = ["dev0"] if drives else []
         spare = self.k.stand_by(slot.name) if standby else None
         who = self.k.prepare(slot.name) if spare is None else None
-        self.k.begin(slot.name, others, devices)
+        self.k.begin(slot.name, others, devices, badge)
         stamp = self.k.state.slots[slot.name].life
         assert stamp is not None
-        life = self.spec.begin(slot, stamp.client, drives)
+        life = self.spec.begin(slot, stamp.client, drives, badge)
         if spare is not None:
             task = self.k.welcomed(spare)
         else:
@@ -105,12 +105,12 @@ class KernelMachine(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: any(slot.life is None for slot in self.slots))
-    @rule(which=WHICH, drives=st.booleans(), standby=st.booleans())
-    def begin(self, which: int, drives: bool, standby: bool) -> None:
+    @rule(which=WHICH, drives=st.booleans(), standby=st.booleans(), badge=st.integers(0, 3))
+    def begin(self, which: int, drives: bool, standby: bool, badge: int) -> None:
         ended = [slot for slot in self.slots if slot.life is None]
         slot = ended[which % len(ended)]
         drives = drives and self.spec.driver is None and slot.name != "machine"
-        self.start(slot, drives, standby)
+        self.start(slot, drives, standby, badge)
 
     @rule(which=st.integers(0, 15), state=st.sampled_from(["dead", "dead", "failed", "stopped"]))
     def end(self, which: int, state: str) -> None:
@@ -671,5 +671,5 @@ DRAWS: dict[str, dict[str, Draw]] = {
     "speak_from_the_grave": {"which": ANY},
     "cut_off": {"who": ME},
     "end": {"which": number(6), "state": one_of("dead", "dead", "failed", "stopped")},
-    "begin": {"which": ANY, "drives": COIN, "standby": COIN},
+    "begin": {"which": ANY, "drives": COIN, "standby": COIN, "badge": number(4)},
 }  # fmt: skip

@@ -957,6 +957,21 @@ def test_a_grant_may_stand_for_another_server(k: Kernel, server: Task) -> None:
     assert k.state.caps[described["real"]].obj.name == "server"
 
 
+def test_a_grant_may_be_for_one_object_of_a_server(k: Kernel, server: Task) -> None:
+    """Its holder cannot make another object's of it, nor the server's own."""
+    server.credit()
+    who = k.prepare("client")
+    grant = syscalls.Grant("endpoint", "server", CALL, "server", 7)
+    k.root.sys("begin", [grant], on=k.slots["client"])
+    client = k.hello("client", *who)
+    client.call("server")
+    assert wire.STAMP.unpack(server.delivery().token)[0] == 7
+    assert server.sys("badges", on="self") == [7]
+    refused(Code.E_DENIED, client, "mint", CALL, 8, on="server")
+    k.end("client")
+    assert server.notices(wire.NOTICE_UNHELD) == [[7]]
+
+
 def test_a_report_says_who_waits_for_whom(k: Kernel, server: Task, client: Task) -> None:
     server.credit()
     k.now += 5

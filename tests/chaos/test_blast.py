@@ -306,6 +306,7 @@ def test_the_command_says_it_in_json(ukernel: Ukernel) -> None:
         "degraded": ["fs", "shell"],
         "untouched": ["machine", "console", "timer", "rng"],
         "paths": {"fs": ["fs", "disk"], "shell": ["shell", "fs", "disk"]},
+        "holds": {},
     }
 
 
@@ -327,3 +328,22 @@ def test_the_command_refuses_what_is_not_there(ukernel: Ukernel, tmp_path: Path)
     assert "did you mean 'disk'?" in ukernel("blast", "dsik", str(STORAGE), status=2).stderr
     assert "name its driver" in ukernel("blast", "con0", str(STORAGE), status=2).stderr
     assert "none.yaml" in ukernel("blast", "a", str(tmp_path / "none.yaml"), status=2).stderr
+
+
+def test_the_command_names_the_objects_that_a_server_holds(
+    ukernel: Ukernel, tmp_path: Path
+) -> None:
+    config = tmp_path / "parts.yaml"
+    config.write_text(
+        "system: parts\n"
+        "servers:\n"
+        "  parts: {run: servers.echo, serves: block}\n"
+        "  a: {run: servers.echo, calls: [{parts: {badge: 1}}]}\n"
+        "  b: {run: servers.echo, calls: [{parts: {badge: 2}}]}\n"
+        "  a2: {run: servers.echo, calls: [{parts: {badge: 1}}]}\n"
+    )
+    lines = ukernel("blast", "a", str(config)).stdout.splitlines()
+    assert lines[-1].split(None, 2) == ["parts:1", "held", "by a and a2"]
+    assert "b      degraded  b -> parts:2" in ukernel("blast", "parts", str(config)).stdout
+    told = json.loads(ukernel("blast", "b", str(config), "--json").stdout)
+    assert told["holds"] == {"parts:2": []}

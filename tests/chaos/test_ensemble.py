@@ -51,6 +51,15 @@ def test_a_link_has_one_interposer_whatever_happens_on_it(file: ExperimentFile) 
     assert middle.args == {"to": "disk", "serves": "block"}
 
 
+def test_an_interposer_stands_for_the_object_that_its_caller_may_call(tmp_path: Path) -> None:
+    given = "calls: [{disk: {badge: 3}}]"
+    (tmp_path / "system.yaml").write_text(SYSTEM.replace("calls: [disk]", given))
+    (tmp_path / "experiment.yaml").write_text(EXPERIMENT)
+    servers = with_cast(load(tmp_path / "experiment.yaml"))[0].manifest.servers
+    middle = servers["fs-disk-2"]
+    assert (middle.calls["disk"].badge, middle.args["badge"]) == (3, 3)
+
+
 def test_an_interposer_starts_between_its_callee_and_its_caller(file: ExperimentFile) -> None:
     order = start_order(with_cast(file)[0].manifest)
     assert order.index("disk") < order.index("fs-disk-2") < order.index("fs")

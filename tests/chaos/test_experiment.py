@@ -13,12 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from hwsim.blk import Blk
-from hwsim.console import Console
 from hwsim.faults import possible
 from hwsim.hardware import Hardware
-from hwsim.net import Net
-from hwsim.rng import Rng
 from hwsim.timer import Timer
 from launcher.chaos.catalogue import SECTIONS, Section, described
 from launcher.chaos.checkers import CHECKERS
@@ -32,6 +28,10 @@ from servers.workload.bulk import BulkRun
 from tests.conftest import CONFIGS, Ukernel
 from ukernel.abi.faults import DEVICE_FAULTS, MESSAGE_FAULTS
 from ukernel.abi.manifest import HARDWARE_MODELS
+from ukernel.lib.virtio.blk import Blk
+from ukernel.lib.virtio.console import Console
+from ukernel.lib.virtio.net import Net
+from ukernel.lib.virtio.rng import Rng
 
 BAD = Path(__file__).parent.parent / "bad_experiments"
 BAD_FILES = sorted(BAD.glob("*.yaml"))

@@ -28,7 +28,12 @@ system: neighbours
 servers:
   low: {{run: {TASKS}, serves: "{TASKS}:Low", args: {{role: low}}}}
   side: {{run: {TASKS}, serves: "{TASKS}:Low", args: {{role: side}}}}
-  high: {{run: {TASKS}, serves: "{TASKS}:High", calls: [low, side], args: {{role: high}}}}
+  shelf: {{run: {TASKS}, serves: "{TASKS}:Low", args: {{role: shelf}}}}
+  high:
+    run: {TASKS}
+    serves: "{TASKS}:High"
+    calls: [low, side, {{shelf: {{badge: 7}}}}]
+    args: {{role: high}}
   top: {{run: {TASKS}, serves: "{TASKS}:High", calls: [high], args: {{role: top}}}}
 groups:
   pair: [high, low]
@@ -89,6 +94,7 @@ def test_calls_come_out_the_same_wherever_the_callee_lives(
     assert told["mono"] == told["micro"]
     assert told["hybrid"] == told["micro"]
     assert told["micro"]["two at once"] == "(8, 4)"
+    assert told["micro"]["an object that the file gives"] == "(12, [7], 5, 'kept')"
     assert "at its deadline" in told["micro"]["too late"]
 
 

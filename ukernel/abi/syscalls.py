@@ -150,6 +150,7 @@ class Grant(NamedTuple):
     name: str
     rights: u8
     object: str  # the slot or the device; mostly it has this name too
+    badge: u64 = 0  # the object of the slot that it is for; 0: the server itself
 
 
 class CapRow(NamedTuple):

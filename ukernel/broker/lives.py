@@ -116,16 +116,16 @@ def begin(k: State, r: Request, grants: list[syscalls.Grant]) -> int:
     if found.life is not None or life is None or not life.pid:
         raise Refusal(Code.E_PROTO, f"{found.name} has not ended, or has no process to begin with")
     free = {name for name, device in k.devices.items() if device.driver is None}
-    for kind, _, _, what in grants:
+    for kind, _, _, what, _ in grants:
         if what not in {"endpoint": k.slots.keys(), "device": free}.get(kind, ()):
             raise Refusal(Code.E_PROTO, f"there is no {kind} {what}, or it has a driver")
     _enter(k, life, r.now)
-    for kind, name, rights, what in grants:
+    for kind, name, rights, what, badge in grants:
         if kind == "device":
             memory.attach(k, k.devices[what], life, memory.no_memory(r, f"device of {life.name}"))
         else:  # RECV stays with the slot itself
             top = k.slots[what].endpoint.root
-            life.named[name] = caps.derive(k, top, life, rights & (CALL | GRANT)).token
+            life.named[name] = caps.derive(k, top, life, rights & (CALL | GRANT), badge).token
     if life.rid:
         _welcome(k, life)
     return life.number

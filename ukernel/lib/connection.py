@@ -54,6 +54,7 @@ class TaskInfo:
     mischief: str = ""  # how it is to misbehave, see `mischief`
     module: str = ""  # its program
     beside: dict[str, str] = field(default_factory=dict)  # of its callees, those in this process
+    badges: dict[str, int] = field(default_factory=dict)  # of its callees: the object it may call
 
     def dump(self) -> str:
         return json.dumps(self.__dict__)

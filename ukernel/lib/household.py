@@ -132,7 +132,10 @@ class Household:
                 f"{name} serves {found}: use the same version of the interface"
             )
         line = self.line(caller, callee, caller.connection.capability(name))
-        return cast(T, direct.stub_class(cast(Any, interface))(line, callee, timeout_s))
+        badge = task.connection().info.badges.get(name, 0)
+        target = callee.object_behind(badge)
+        callee.holders.update([badge] if badge else [])
+        return cast(T, direct.stub_class(cast(Any, interface))(line, target, timeout_s))
 
     def line(self, caller: Server, callee: Server, root: bytes = b"") -> Line:
         """The one line between two members."""

@@ -115,7 +115,8 @@ class Server(Interface):
         return type(self)
 
     def restore(self, badge: int) -> Interface | None:
-        """The object behind a badge that an earlier life handed out, if it still exists."""
+        """The object behind a badge that an earlier life handed out, if it still exists, or that
+        the system file gives (`calls: [{parts: {badge: 1}}]`)."""
         return None
 
     # --- what a server uses ---------------------------------------------------------------------
@@ -317,7 +318,7 @@ class Server(Interface):
         try:
             if any_poison and recorder.in_hand_is_poison():
                 raise Poison(f"two lives of {self.connection.slot} died of this request")
-            target = self._target(badge)
+            target = self.object_behind(badge)
             operation = target.ops.get(opcode)
             if operation is None:
                 target, operation = self._reserved(target, opcode)
@@ -426,7 +427,8 @@ class Server(Interface):
 
     # --- from bytes to calls, and back ----------------------------------------------------------
 
-    def _target(self, badge: int) -> Interface:
+    def object_behind(self, badge: int) -> Interface:
+        """What callers with this badge call: one's own interface, or an object. Raises Protocol."""
         if badge == 0:
             return self
         found = self.objects.get(badge) or self.restore(badge)

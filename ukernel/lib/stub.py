@@ -91,7 +91,7 @@ def connect(interface: type[T], name: str, *, timeout_s: float | None = TIMEOUT_
             f"but {name} serves {found.fingerprint}: use the same version of the interface"
         )
     spin_ns = connection.info.channels.get(name)
-    callee = Callee(name, 0)
+    callee = Callee(name, found.badge)
     link = None if spin_ns is None else _link(connection, token, spin_ns, callee)
     return bind(interface, connection, token, timeout_s, link, callee)
 

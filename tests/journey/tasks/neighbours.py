@@ -153,8 +153,38 @@ class LowServer(Server, Low):
         raise KeyError("a bug of low")
 
 
+class Shelf(Server, Low):
+    """Is nothing itself: who calls it has one of its places."""
+
+    def restore(self, badge: int) -> Interface:
+        place = Place(self)
+        self.export(place, badge)
+        return place
+
+
+class Place(Low):
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+
+    def add(self, a: int, b: int) -> int:
+        return a + b + self.badge
+
+    def who(self) -> list[int]:
+        return [self.shelf.caller.badge]
+
+    def fill(self, into: Lent, byte: int) -> int:
+        self.shelf.memory(into, write=True)[:] = bytes([byte]) * into.length
+        return into.length
+
+    def make(self, name: str) -> Thing:
+        thing = Named(name)
+        self.shelf.export(thing, self.badge + 1)
+        return thing
+
+
 class HighServer(Server, High):
     def setup(self) -> None:
+        self.shelf = connect(Low, "shelf")
         self.low = connect(Low, "low")
         self.side = connect(Low, "side")
         self.memory_of_mine = self.region("mine", 4096)
@@ -201,6 +231,12 @@ def _things(server: HighServer) -> object:
     return said, held, server.low.things()
 
 
+def _place(server: HighServer) -> object:
+    place, mine = server.shelf, server.memory_of_mine
+    thing = server.low.ask(place.make("kept"))
+    return place.add(2, 3), place.who(), place.fill(mine.lend(0, 5), 1), thing
+
+
 def _late(server: HighServer) -> object:
     connect(Low, "low", timeout_s=0.02).later(0)
     return "it answered"
@@ -236,12 +272,14 @@ SCENES: dict[str, Callable[[HighServer], object]] = {
     "who": lambda server: (server.low.who() == server.low.who(), server.low.who()[0]),
     "things": _things,
     "a list": _own_list,
+    "an object that the file gives": _place,
     "bug": _bug,
 }
 
 ROLES: dict[str, type[Server]] = {
     "low": LowServer,
     "side": LowServer,
+    "shelf": Shelf,
     "high": HighServer,
     "top": TopServer,
 }

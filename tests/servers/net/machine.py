@@ -205,7 +205,7 @@ class Net(NetServer):
 
     def take(self, number: int, call: Call) -> None:
         """Serve a call, as Server.serve_one does."""
-        target = self._target(call.badge)
+        target = self.object_behind(call.badge)
         operation = {each.name: each for each in target.ops.values()}[call.name]
         caller = Caller(call.badge, CLIENT, 0)
         self._current = Current(self._kernel, operation, number, caller)
