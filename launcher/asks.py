@@ -16,6 +16,7 @@ from ukernel.abi.captures import Captures
 from ukernel.abi.errors import CallError, Code, DeadlinePassed, Protocol
 from ukernel.abi.interface import Interface, Operation, checker, typed
 from ukernel.abi.network import Network
+from ukernel.abi.vm import VirtualMachine
 from ukernel.lib.connection import error_of
 from ukernel.lib.stub import Stub, answer_of
 
@@ -28,12 +29,14 @@ class Called(NamedTuple):
     operation: Operation
 
 
-# By what a server serves: what may be asked of it by anybody who may ask at all. Each is
-# idempotent, and changes nothing.
+# By what a server serves: what may be asked of it by anybody who may ask at all. None of it changes
+# anything, but for DEEDS and what is typed.
 ASKABLE: dict[str, tuple[type[Interface], tuple[str, ...]]] = {
     "net": (Network, ("interfaces", "sockets", "neighbours", "resolve", "ping")),
+    "vm": (VirtualMachine, ("status", "output", "enter", "pause", "resume", "discard")),
     MACHINE: (Captures, ("cards",)),  # which serves this beside what its drivers see
 }
+DEEDS = ("pause", "resume", "discard")  # that are worth an event
 
 
 def askable(system: System, server: str, name: str) -> Called:
@@ -52,8 +55,23 @@ def called(server: str, interface: type[Interface], name: str) -> Called:
     return Called(server, interface, operation)
 
 
+def from_json(operation: Operation, args: list[Any]) -> list[Any]:
+    """Arguments as the operation takes them: bytes come as hex, as they do in results."""
+    kinds = [param.kind for param in operation.params]
+    if len(kinds) != len(args):
+        return args
+    return [_bytes(arg) if kind is bytes else arg for kind, arg in zip(kinds, args, strict=True)]
+
+
+def _bytes(arg: Any) -> Any:
+    try:
+        return bytes.fromhex(arg)
+    except (TypeError, ValueError):
+        return arg  # which is no argument, and refused as such
+
+
 def obstacle(operation: Operation, args: list[Any]) -> str:
-    """Why these are no arguments of the operation; empty when they are. `args` is any JSON."""
+    """Why these are no arguments of the operation; empty when they are. `args` is anything."""
     checks, why = operation.checks, f"{args!r:.80} are no arguments of {operation.signature}"
     if len(args) != len(checks) or not all(c(a) for c, a in zip(checks, args, strict=True)):
         return why

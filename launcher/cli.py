@@ -28,6 +28,7 @@ from launcher.commands import (
     stop,
     top,
     trace,
+    vm,
 )
 from launcher.rundir import RunDirError
 from launcher.source import ConfigError
@@ -52,6 +53,7 @@ for command in (
 app.command(context_settings=PASS_THROUGH)(act.fs)
 app.command(context_settings=PASS_THROUGH)(run.run)
 app.add_typer(net.app, name="net")
+app.add_typer(vm.app, name="vm")
 app.add_typer(reference.bench, name="bench")
 app.add_typer(chaos.app, name="chaos")
 

@@ -14,11 +14,14 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from launcher import virtual
 from launcher.card_rules import RULES as CARD_RULES
 from launcher.explain import Grammar, validated, well_formed
+from launcher.guests import guest_file
 from launcher.reader import read_source
-from launcher.rules import PLACEMENT_RULES, RULES, Draft
+from launcher.rules import PLACEMENT_RULES, RULES, Draft, Finding
 from launcher.source import KEY, ConfigError, Keys, Problem, Source
+from launcher.vm_rules import RULES as VM_RULES
 from ukernel.abi.manifest import (
     HARDWARE_MODELS,
     INTERFACE_PATTERN,
@@ -36,6 +39,9 @@ from ukernel.abi.manifest import (
     Server,
     VirtioBlk,
     VirtioNet,
+    Vm,
+    VmDisk,
+    VmNic,
 )
 
 T = TypeVar("T")
@@ -61,7 +67,8 @@ class SystemFile:
 
         A key that the file does not have has the line of the mapping that it would go into.
         """
-        return f"{self.path}:{self.source.at((*keys, KEY)).line}"
+        told = virtual.in_file((*keys, KEY), self.manifest.vms)
+        return f"{self.path}:{self.source.at(told).line}"
 
     def image_path(self, device: str) -> Path:
         """The host's file behind a disk. Raises LookupError for what is not a disk."""
@@ -86,7 +93,12 @@ def load(path: str | os.PathLike[str]) -> SystemFile:
     problems += _broken_rules(source)
     if problems or manifest is None:
         raise ConfigError(problems)
-    return SystemFile(manifest, source.path, source)
+    every = {**manifest.servers, **_monitors(manifest.vms, source.path.parent)}
+    return SystemFile(manifest.model_copy(update={"servers": every}), source.path, source)
+
+
+def _monitors(vms: Mapping[str, Vm], directory: Path) -> dict[str, Server]:
+    return virtual.monitors(vms, lambda image: str(guest_file(image, directory.absolute())))
 
 
 def placed(file: SystemFile, placement: str) -> SystemFile:
@@ -107,33 +119,46 @@ def placed(file: SystemFile, placement: str) -> SystemFile:
     )
     findings = [finding for rule in PLACEMENT_RULES for finding in rule(draft)]
     if findings:
-        raise ConfigError([file.source.problem(*finding) for finding in findings])
+        raise ConfigError([_told(file.source, finding, manifest.vms) for finding in findings])
     return replace(file, manifest=manifest)
 
 
 def _broken_rules(source: Source) -> Iterator[Problem]:
     draft = _draft(source)
     if draft is not None:
-        for rule in (*RULES, *CARD_RULES):
-            for finding in rule(draft):
-                yield source.problem(finding.keys, finding.text)
+        for rule in (*RULES, *CARD_RULES, *VM_RULES):
+            for keys, text in rule(draft):
+                if not virtual.repeats(keys, draft.vms):
+                    yield _told(source, Finding(keys, text), draft.vms)
+
+
+def _told(source: Source, finding: Finding, vms: Mapping[str, Vm]) -> Problem:
+    """A broken rule in the words and at the places of the file."""
+    keys, text = finding
+    return source.problem(virtual.in_file(keys, vms), virtual.in_words(text, vms))
 
 
 def _draft(source: Source) -> Draft | None:
     """What the rules can be asked about; None when a section is not even a mapping."""
     top = source.value if isinstance(source.value, dict) else {}
-    servers, hardware, groups = (top.get(key, {}) for key in ("servers", "hardware", "groups"))
-    if not all(isinstance(section, dict) for section in (servers, hardware, groups)):
+    sections = [top.get(key, {}) for key in ("servers", "hardware", "groups", "vms")]
+    if not all(isinstance(section, dict) for section in sections):
         return None
+    servers, hardware, groups, entries = sections
+    vms = _well_formed(TypeAdapter(Vm), entries)
+    machines = {n: vm for n, vm in vms.items() if n not in servers}
     return Draft(
         directory=source.path.parent,
-        server_names=list(servers),
+        server_names=[*servers, *entries],
         device_names=list(hardware),
         group_names=list(groups),
-        servers=_well_formed(TypeAdapter(Server), servers),
+        servers=_well_formed(TypeAdapter(Server), servers)
+        | _monitors(machines, source.path.parent),
         hardware=_well_formed(TypeAdapter(Hardware), hardware),
         groups=_well_formed(TypeAdapter(Listed[Name]), groups),
         placement=str(top.get("placement")),
+        vm_names=list(entries),
+        vms=machines,
     )
 
 
@@ -156,16 +181,22 @@ def _known_keys(loc: Keys) -> Iterable[str]:
             return Impairments.model_fields
         case ("hardware", _, str(model), _):
             return HARDWARE_MODELS[model].model_fields
-        case ("servers", _, "restart", "backoff", _):
+        case ("vms", _, "disk", _):
+            return VmDisk.model_fields
+        case ("vms", _, "nic", _):
+            return VmNic.model_fields
+        case ("servers" | "vms", _, "restart", "backoff", _):
             return Backoff.model_fields
-        case ("servers", _, "restart", _):
+        case ("servers" | "vms", _, "restart", _):
             return Restart.model_fields
-        case ("servers", _, "heartbeat", _):
+        case ("servers" | "vms", _, "heartbeat", _):
             return Heartbeat.model_fields
         case ("servers", _, "calls", *_):
             return Link.model_fields
         case ("servers", _, _):
             return Server.model_fields
+        case ("vms", _, _):
+            return Vm.model_fields
     return Manifest.model_fields
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, NamedTuple
 
-from launcher import asks, captures
+from launcher import asks, captures, moves
 from launcher.board import MACHINE
 from launcher.process import describe
 from launcher.replay import Replay, find_case, obstacle
@@ -58,7 +59,7 @@ def perform(system: System, request: Any, fds: list[int]) -> Any:
             do, *kinds = REQUESTS[name]
             if [type(arg) for arg in args] != kinds:
                 raise Refusal(f"{name} takes {', '.join(k.__name__ for k in kinds) or 'nothing'}")
-            return do(system, *args, fds) if name == "run" else do(system, *args)
+            return do(system, *args, fds) if name in WITH_FDS else do(system, *args)
     raise Refusal(f"no such request; there are {', '.join(REQUESTS)}")
 
 
@@ -252,10 +253,13 @@ def run(system: System, name: str, argv: list[Any], directory: str, fds: list[in
 def ask(system: System, server: str, operation: str, args: list[Any], patience_ms: int) -> Any:
     """Ask a server what may be asked of it; answered with its result, or its own refusal."""
     called = asks.askable(system, server, operation)
+    args = asks.from_json(called.operation, args)
     if why := asks.obstacle(called.operation, args):
         raise Refusal(why)
     if not 0 < patience_ms <= MOST_PATIENCE_MS:
         raise Refusal(f"patience is 1 to {MOST_PATIENCE_MS} ms")
+    if operation in asks.DEEDS:
+        system.say(ASKED, server, operation)
     under_way = asks.Ask(system, called, args, patience_ms / 1000)
     return Later(under_way.outcome, under_way.abandon)
 
@@ -278,6 +282,35 @@ def capture(system: System, device: str, path: str) -> Any:
         return Held(told, ended) if told and "result" in told else told
 
     return Later(begun, capturing.abandon)
+
+
+def vm_save(system: System, name: str, fds: list[int]) -> Any:
+    """Copy a virtual machine into a file, where it stands."""
+    _regular(fds)
+    system.say(ASKED, name, "snapshot")
+    return _later(moves.save(system, name, fds[0]))
+
+
+def vm_load(system: System, name: str, engine: str, memory: int, fds: list[int]) -> Any:
+    """Continue the copy in a file, from where it stands on, in place of what is there."""
+    _regular(fds)
+    system.say(ASKED, name, "restore")
+    return _later(moves.load(system, name, engine, memory, fds[0]))
+
+
+def vm_migrate(system: System, source: str, target: str) -> Any:
+    """Move a virtual machine to another monitor."""
+    system.say(ASKED, source, f"migrate to {target}")
+    return _later(moves.migrate(system, source, target))
+
+
+def _regular(fds: list[int]) -> None:
+    if len(fds) != 1 or not stat.S_ISREG(os.fstat(fds[0]).st_mode):
+        raise Refusal("one file is needed beside it: nobody waits for a pipe")
+
+
+def _later(move: moves.Move) -> Later:
+    return Later(move.outcome, move.leave)
 
 
 def end(system: System) -> Any:
@@ -307,6 +340,10 @@ REQUESTS: dict[str, tuple[Any, ...]] = {
     "run": (run, str, list, str),
     "ask": (ask, str, str, list, int),
     "capture": (capture, str, str),
+    "vm_save": (vm_save, str),
+    "vm_load": (vm_load, str, str, int),
+    "vm_migrate": (vm_migrate, str, str),
     "end": (end,),
     "down": (down,),
 }
+WITH_FDS = ("run", "vm_save", "vm_load")

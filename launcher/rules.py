@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from launcher import placement
 from launcher.source import KEY, Keys
-from ukernel.abi.manifest import Part, Server, VirtioBlk, call_cycles
+from ukernel.abi.manifest import Part, Server, VirtioBlk, Vm, call_cycles
 from ukernel.abi.registry import resolve_interface
 
 RESERVED = ("root", "machine", "kernel", "zygote", "launcher")  # slots and logs
@@ -45,6 +45,14 @@ class Draft:
     hardware: Mapping[str, Part]
     groups: Mapping[str, tuple[str, ...]]
     placement: str = "micro"
+    vm_names: list[str] = field(default_factory=list)
+    vms: Mapping[str, Vm] = field(default_factory=dict)
+    """The virtual machines; their monitors are among the servers too."""
+
+    @property
+    def own_server_names(self) -> list[str]:
+        """Those that the file has under `servers:`."""
+        return self.server_names[: len(self.server_names) - len(self.vm_names)]
 
     @property
     def sharing(self) -> dict[str, tuple[str, ...]]:

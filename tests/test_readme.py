@@ -21,7 +21,7 @@ import pytest
 import zmq
 from typer.main import get_command
 
-from hwsim.cable import ROOM
+from hwsim.inbox import ROOM
 from launcher import foreground, placement, supervisor, system, vitals
 from launcher.bench import outages, result
 from launcher.bench.hops import CHANNEL_HOPS, KERNEL_HOPS
@@ -48,9 +48,11 @@ from launcher.chaos.plan import ends_s, legs, plan
 from launcher.cli import app
 from launcher.commands.events import KINDS
 from launcher.compare.result import SCHEMA as COMPARE_SCHEMA
+from launcher.config import load as load_system
 from launcher.demo import Findings, broker_lines
 from launcher.heartbeat import LATE_S
 from launcher.reader import MAX_BYTES, MAX_NESTING, MAX_VALUES
+from servers import partitions
 from servers.fs.handles import SELECTOR_SIZE
 from servers.fs.paths import LONGEST_PART, LONGEST_PATH
 from servers.fs.server import HANDLES
@@ -63,14 +65,20 @@ from servers.net.settings import Settings
 from servers.net.store import PASTS, SOCKETS
 from servers.net.tcp.connection import RECORD_BYTES
 from servers.net.tcp.limits import Limits
+from servers.switch.addresses import SILENT_S
+from servers.switch.port import KEPT
+from servers.vmm import blk, runner, share, transcript
+from servers.vmm import net as vm_net
+from servers.vmm.settings import GUESTS
 from tests.conftest import Ukernel, until
 from tests.tools import needs, no_own_network
-from ukernel.abi import exits, manifest, wire
+from ukernel.abi import exits, hardware, manifest, wire
 from ukernel.abi.errors import Code
 from ukernel.abi.faults import DEVICE_FAULTS, MESSAGE_FAULTS
 from ukernel.abi.manifest import BUILTIN_INTERFACES, HARDWARE_MODELS, Part
 from ukernel.abi.recorder import MOST_BODY, MOST_POISON
 from ukernel.abi.syscalls import RIGHT_NAMES, Quota
+from ukernel.abi.vm import EMPTY, FAILED, HALTED, PAUSED, RUNNING, VirtualMachine
 from ukernel.broker.shell import OPTIONS, TICK_MS
 from ukernel.broker.state import GOT_HEAD, SENT_HEAD, TRACE_LENGTH
 from ukernel.lib.channel import MOST_REGISTERED
@@ -115,6 +123,9 @@ def key_tables() -> str:
         ("`servers.NAME.restart`", manifest.Restart),
         ("`servers.NAME.restart.backoff`", manifest.Backoff),
         ("`servers.NAME.heartbeat`", manifest.Heartbeat),
+        ("`vms.NAME`", manifest.Vm),
+        ("`vms.NAME.disk`", manifest.VmDisk),
+        ("`vms.NAME.nic`", manifest.VmNic),
     ]
     for name, kind in HARDWARE_MODELS.items():
         parts.append((f"`hardware.NAME` with `model: {name}`", kind))
@@ -152,6 +163,8 @@ def _values(shape: dict[str, Any]) -> str:
     kinds = [s for s in shape.get("anyOf", [shape]) if s.get("type") != "null"]
     if any("KiB" in s.get("pattern", "") for s in kinds):
         return "size"
+    if any("ms|s|m" in s.get("pattern", "") for s in kinds):
+        return "duration"
     one = kinds[0]
     if "const" in one or "enum" in one:
         return ", ".join(f"`{value}`" for value in one.get("enum", [one.get("const")]))
@@ -228,6 +241,7 @@ def limit_table() -> str:
         ("values and numbers in `kv`", f"{LIMIT_BYTES // MIB} MiB", "`NoSpace`"),
         ("changes that `kv` knows again", REMEMBER, "the oldest would be done once more"),
         *network_limits(),
+        *vm_limits(),
         ("log of a task", f"{vitals.LOG_LIMIT // MIB} MiB", _cut()),
         ("events that `ukernel events` knows", system.EVENTS, "the oldest go"),
         ("requests in quarantine, of one server", MOST_POISON, "the oldest come free"),
@@ -241,7 +255,7 @@ def network_limits() -> list[tuple[str, int, str]]:
     """Those that `net` and its cards have for clients, and for strangers."""
     few = Limits()
     return [
-        ("MTU of a network card", manifest.MOST_MTU, "refused"),
+        ("MTU of a network card", hardware.MOST_MTU, "refused"),
         ("frames that wait for a card of `wire` or `switch`", ROOM, "dropped"),
         ("TCP connections of a `net` without `connections:`", Settings.connections, "`NoBuffers`"),
         ("listeners and UDP sockets of a `net`", SOCKETS, "`NoBuffers`"),
@@ -252,6 +266,17 @@ def network_limits() -> list[tuple[str, int, str]]:
         ("bytes of datagrams that wait at a UDP socket", udp.QUEUE_BYTES, "dropped"),
         ("datagrams that are put together", reassembly.MOST_DATAGRAMS, "the oldest go"),
         ("neighbours", neighbours.MOST_ENTRIES, "the oldest go"),
+    ]
+
+
+def vm_limits() -> list[tuple[str, int | str, str]]:
+    """Those of virtual machines, and of what they share."""
+    return [
+        ("requests of one partition at the disk", partitions.AT_ONCE, "the others wait"),
+        ("frames that wait at a port of `switch`", f"{KEPT // KIB} KiB of each source", "dropped"),
+        ("requests of a guest's disk under way", blk.CALLS, "the others wait"),
+        ("frames that wait for a guest", vm_net.RECEIVES, "no more are fetched"),
+        ("output of a guest that is kept", f"{transcript.KEPT // KIB} KiB", "the oldest goes"),
     ]
 
 
@@ -481,6 +506,32 @@ def test_the_network_is_told_with_its_figures() -> None:
     assert not [figure for figure in figures if figure not in told]
 
 
+def test_virtual_machines_are_told_with_their_figures() -> None:
+    told = section("Virtual machines")
+    guests = [path.stem for path in GUESTS.glob("*.elf")]
+    assert len(guests) > 5
+    assert not [name for name in guests if f"| `{name}` |" not in told]
+    states = (RUNNING, PAUSED, HALTED, EMPTY, FAILED)
+    assert not [state for state in states if f"`{state}`" not in told]
+    figures = [
+        f"slices of at most {runner.SLICE_NS // 1_000_000} ms",
+        f"Credit of {share.WINDOW_NS // 1_000_000} ms",
+        f"Up to {blk.CALLS} calls",
+        f"{vm_net.RECEIVES} frames that have come",
+        f"last {transcript.KEPT // KIB} KiB",
+        f"{partitions.AT_ONCE} requests of each partition",
+        f"{KEPT // KIB} KiB of each source",
+        f"after {SILENT_S:g} s of silence",
+    ]
+    assert not [figure for figure in figures if figure not in told]
+    (row,) = re.findall(r"^\| `vm` \|.*$", section("Interfaces"), re.M)
+    names = [
+        *(op.name for op in VirtualMachine.ops.values()),
+        *(answer.__name__ for answer in VirtualMachine.answers),
+    ]
+    assert not [name for name in names if f"`{name}`" not in row]
+
+
 def test_every_rfc_in_the_table_is_in_the_code() -> None:
     folders = [ROOT / "servers" / name for name in ("net", "httpd", "wget")]
     code = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
@@ -637,6 +688,11 @@ def test_network_does_what_it_says(ukernel: Ukernel, tmp_path: Path) -> None:
         carry_out(written("A web server without root", tmp_path), ukernel)
     finally:
         ukernel("down", "--all")
+
+
+def test_system_with_virtual_machines_is_right(tmp_path: Path) -> None:
+    written("Two guests on one disk", tmp_path)
+    assert load_system(tmp_path / "tenants.yaml").manifest.vms.keys() == {"vm-a", "vm-a2", "vm-b"}
 
 
 def test_experiment_does_what_it_says(experiment: str, ukernel: Ukernel) -> None:

@@ -19,7 +19,10 @@ def check(config: Config) -> None:
     from launcher.config import load
 
     manifest = load(config).manifest
-    counts = f"{len(manifest.servers)} servers, {len(manifest.hardware)} devices"
+    own = len(manifest.servers) - len(manifest.vms)
+    counts = f"{own} servers, {len(manifest.hardware)} devices"
+    if manifest.vms:
+        counts += f", {len(manifest.vms)} virtual machines"
     print(f"{config}: system {manifest.system}: {counts}; nothing is wrong")
 
 

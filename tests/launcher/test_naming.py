@@ -16,6 +16,7 @@ SERVED = {"fs": FileSystem, "disk": Block, "unknown": Interface}
     [
         ("disk", 2, 0, "Block.read"),
         ("disk", 2, None, "Block.read"),
+        ("disk", 2, 1, "Block.read"),
         ("fs", 1, 0, "FileSystem.open"),
         ("fs", 1, 5, "File.read"),
         ("fs", 1, None, "FileSystem.open|File.read"),
