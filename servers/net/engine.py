@@ -35,7 +35,7 @@ from ukernel.abi.exits import NO_RESTART
 from ukernel.abi.interface import Interface
 from ukernel.abi.network import Address, Ethernet, Ready
 from ukernel.lib.server import Server
-from ukernel.lib.stub import Stub, bind, connect
+from ukernel.lib.stub import by_kernel, connect
 
 PATIENCE_S = 1.0  # with a driver that does not get on
 RETRY_US = 200_000  # until the driver is asked again for what it has refused, or who it is
@@ -53,7 +53,7 @@ class Engine(Server):
         rings = self.region("sockets", shape.total, persistent=True)
         self.store = Store(rings.view, shape, os.urandom(SECRET_BYTES))
         nic = connect(Ethernet, self._card_name(), timeout_s=None)
-        self.port = Port(self, nic, _by_kernel(nic, None), rings, self._frame, self._link_restored)
+        self.port = Port(self, nic, by_kernel(nic), rings, self._frame, self._link_restored)
         self.places = Places(self.store, self.port)
         self.stack = Stack(
             settings, self.port.card, self.store.secret, self.places, _random(), self._heard
@@ -77,7 +77,7 @@ class Engine(Server):
     def _let_pass(self, nic: Ethernet) -> None:
         """Before slots that an earlier life has left are given to others: see `places`. In one
         process the driver has died with us."""
-        if (asked := _by_kernel(nic, PATIENCE_S)) is not nic:
+        if (asked := by_kernel(nic, PATIENCE_S)) is not nic:
             self.port.drain(asked, *self.stack.host.take())
 
     def _settings(self) -> Settings:
@@ -294,11 +294,6 @@ class Engine(Server):
 
     def restore(self, badge: int) -> Interface | None:
         return self.objects.get(badge)
-
-
-def _by_kernel(nic: Ethernet, timeout_s: float | None) -> Ethernet:
-    """The same without a channel, which can be asked while nobody is there."""
-    return bind(Ethernet, nic.connection, nic.token, timeout_s) if isinstance(nic, Stub) else nic
 
 
 def _random() -> int:

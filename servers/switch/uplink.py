@@ -20,7 +20,7 @@ from ukernel.abi.interface import Lent
 from ukernel.abi.network import Card, Ethernet
 from ukernel.abi.virtio import NET_HEADER_BYTES, NET_MOST_BYTES
 from ukernel.lib.ring import Garbage
-from ukernel.lib.stub import Stub, UnderWay, begin, bind, connect
+from ukernel.lib.stub import UnderWay, begin, by_kernel, connect
 from ukernel.lib.virtio.offload import ETHERNET, PLAIN, BadFrame, real
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Uplink:
         self._switch = switch
         self._came = came
         self._nic = connect(Ethernet, name, timeout_s=None)
-        self._by_kernel = _by_kernel(self._nic)
+        self._by_kernel = by_kernel(self._nic)
         self.card: Card = self._by_kernel.card()
         self._lay_out()
         self._era = 0  # counts the driver's lives: outcomes of an earlier one mean nothing
@@ -171,10 +171,3 @@ class Uplink:
             if card != self.card:
                 sys.exit(f"this is another card: {card}, and it was {self.card}")  # start anew
             self._up()
-
-
-def _by_kernel(nic: Ethernet) -> Ethernet:
-    """The same without a channel, which can be asked while nobody is there."""
-    if isinstance(nic, Stub) and nic.link is not None:
-        return bind(Ethernet, nic.connection, nic.token, None)
-    return nic

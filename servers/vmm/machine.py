@@ -24,7 +24,7 @@ from ukernel.abi import wire
 from ukernel.abi.network import Ethernet
 from ukernel.abi.services import Block
 from ukernel.abi.virtio import Status
-from ukernel.lib.stub import Stub, bind, connect
+from ukernel.lib.stub import by_kernel, connect
 from ukernel.lib.virtio import state as device_state
 from ukernel.lib.virtio.console import Console
 from ukernel.lib.virtio.rng import Rng
@@ -38,7 +38,6 @@ except ImportError as error:
     MISSING = str(error)
 
 D = TypeVar("D", bound=VirtioMmio)
-I = TypeVar("I", Block, Ethernet)  # noqa: E741
 Interrupt = Callable[[], None]
 CONFIG, CONFIG_END, CONFIG_MAGIC = 8, 12, b"UKCF"  # where guests/start.S has its configuration
 CONSOLE, DISK, NIC, RANDOM = range(4)  # slots
@@ -154,10 +153,10 @@ class Machine:
         if not name:
             return None
         block = connect(Block, name, timeout_s=None)
-        by_kernel, sectors = _by_kernel(Block, block), block.capacity()
+        asked, sectors = by_kernel(block), block.capacity()
 
         def make(memory: GuestMemory, interrupt: Interrupt) -> VmBlk:
-            return VmBlk("disk", memory, interrupt, host, block, by_kernel, sectors)
+            return VmBlk("disk", memory, interrupt, host, block, asked, sectors)
 
         return self._plug(DISK, "disk", make)
 
@@ -165,10 +164,10 @@ class Machine:
         if not name:
             return None
         ethernet = connect(Ethernet, name, timeout_s=None)
-        by_kernel, card = _by_kernel(Ethernet, ethernet), ethernet.card()
+        asked, card = by_kernel(ethernet), ethernet.card()
 
         def make(memory: GuestMemory, interrupt: Interrupt) -> VmNet:
-            return VmNet("nic", memory, interrupt, host, ethernet, by_kernel, card, plugged)
+            return VmNet("nic", memory, interrupt, host, ethernet, asked, card, plugged)
 
         return self._plug(NIC, "nic", make)
 
@@ -178,13 +177,6 @@ class Machine:
         self.windows.append(window)
         self.board.plug(number, window)
         return device
-
-
-def _by_kernel(interface: type[I], stub: I) -> I:
-    """The same without a channel, which can be asked while nobody is there."""
-    if isinstance(stub, Stub) and stub.link is not None:
-        return bind(interface, stub.connection, stub.token, None)
-    return stub
 
 
 def _engine(memory: memoryview, board: Board) -> engine.Engine:

@@ -217,6 +217,9 @@ class Direct(Stub):
     def _timeout_s(self) -> float | None:
         return self.timeout_ns / 1e9 if self.timeout_ns else None
 
+    def _by_kernel(self, timeout_s: float | None) -> Stub:
+        return self
+
     def _begun(self, name: str, args: tuple[Any, ...]) -> Any:
         return self._start(self._known[name], args)
 

@@ -69,6 +69,10 @@ class Stub:
         delete, body = SYSTEM_CALLS["delete"].number, wire.pack(())
         connection.post(self.token, delete, body, system=True, wanted=False)
 
+    def _by_kernel(self, timeout_s: float | None) -> Stub:
+        """See `by_kernel`."""
+        return type(self)(self.connection, self.token, timeout_s, None, self._callee)
+
     def _begun(self, name: str, args: tuple[Any, ...]) -> UnderWay[Any]:
         """A call of the method `name`, under way."""
         return UnderWay(self, name, args)
@@ -144,6 +148,12 @@ def release(handle: Interface) -> None:
     """Give up the capability behind a stub: this is how a file is closed."""
     if isinstance(handle, Stub):
         handle.release()
+
+
+def by_kernel(stub: T, timeout_s: float | None = None) -> T:
+    """A stub of the same without a channel: its calls wait at the kernel while nobody serves them,
+    and the caller does not. Of a server in the same process, itself."""
+    return cast(T, stub._by_kernel(timeout_s)) if isinstance(stub, Stub) else stub
 
 
 @cache
