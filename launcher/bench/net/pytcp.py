@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +44,15 @@ def python(folder: Path, progress: Callable[[str], None]) -> Path:
 
 def _run(argv: list[str]) -> None:
     try:
-        subprocess.run(argv, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+        with tempfile.TemporaryDirectory() as scratch:  # pip leaves its own when it is interrupted
+            subprocess.run(
+                argv,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=PATIENCE_S,
+                env=os.environ | {"TMPDIR": scratch},
+            )
     except subprocess.CalledProcessError as error:
         said = (error.stderr or error.stdout).strip().splitlines()
         raise CannotInstall(said[-1] if said else f"{argv[0]} failed") from None
