@@ -36,9 +36,10 @@ from ukernel.abi.interface import Interface
 from ukernel.abi.network import Address, Ethernet, Ready
 from ukernel.lib.server import Server
 from ukernel.lib.stub import by_kernel, connect
+from ukernel.lib.upstream import Patience
 
 PATIENCE_S = 1.0  # with a driver that does not get on
-RETRY_US = 200_000  # until the driver is asked again for what it has refused, or who it is
+RETRY_NS = 200_000_000  # until the driver is asked again for what it has refused, or who it is
 
 
 class Engine(Server):
@@ -54,7 +55,7 @@ class Engine(Server):
         self.store = Store(rings.view, shape, os.urandom(SECRET_BYTES))
         nic = connect(Ethernet, self._card_name(), timeout_s=None)
         self.port = Port(self, nic, by_kernel(nic), rings, self._frame, self._link_restored)
-        self.places = Places(self.store, self.port)
+        self.places = Places(self.store, self.port, settings.per_client)
         self.stack = Stack(
             settings, self.port.card, self.store.secret, self.places, _random(), self._heard
         )
@@ -64,7 +65,7 @@ class Engine(Server):
         )
         self.readiness: Readiness[Asked[list[Ready]]] = Readiness()
         self._badges: int = self.store.lives << 32
-        self._retry_at = 0
+        self._patience = Patience(self.port, RETRY_NS)
         self._stirred: dict[int, Socket] = {}
         self.calls = Calls(self, self.readiness.send_away)
         self.stack.host.announce()
@@ -114,21 +115,16 @@ class Engine(Server):
         self.questions.heard(event)
 
     def alarmed(self) -> None:
-        now = self.now
-        if self.port.wants_retry and now >= self._retry_at:
-            self._retry_at = 0
-            self.port.retry()
-        self.stack.tick(now)
+        self.stack.tick(self.now)
 
     def before_waiting(self) -> None:
         self.settle()
         self.alarm_ns = self._due_ns()
 
     def _due_ns(self) -> int:
-        if self.port.wants_retry and not self._retry_at:
-            self._retry_at = self.now + RETRY_US
-        wanted = (self.stack.deadline, self.questions.deadline, self._retry_at)
-        return 1000 * min((when for when in wanted if when), default=0)
+        again = self._patience.look(1000 * self.now)
+        wanted = (1000 * self.stack.deadline, 1000 * self.questions.deadline, again)
+        return min((when for when in wanted if when), default=0)
 
     # --- what has changed -----------------------------------------------------------------------
 
@@ -157,7 +153,7 @@ class Engine(Server):
     def _commit(self, entry: Entry) -> None:
         slot, user = entry.handle, entry.user
         assert isinstance(slot, Slot)
-        label, flags, read_to = Label(), RELEASED if entry.released else 0, 0
+        label, flags, read_to = Label(client=slot.holder), RELEASED if entry.released else 0, 0
         if isinstance(user, OpenStream):
             label, read_to = user.label, user.read_to
             flags |= WAITS * user.fresh | DEAF * user.deaf
@@ -277,7 +273,8 @@ class Engine(Server):
         if label.badge not in held:
             self.store.give_back_socket(record)
         elif kind is Kind.LISTENER:
-            self.open_listener(self.stack.table.listen(port, address, backlog), label, record)
+            listener = self.stack.table.listen(port, address, backlog, label.client)
+            self.open_listener(listener, label, record)
         else:
             socket = self.stack.host.udp.bind(port, address)
             self.export(OpenDatagrams(self, socket, label, record), label.badge)
@@ -286,6 +283,7 @@ class Engine(Server):
         """A connection as it was left. One that was accepted, but whose client has not been told,
         waits to be accepted again: its client repeats the call."""
         found = StreamRecord.unpack(slot.record.read())
+        self.places.count(slot, found.label.client)
         waiting = bool(found.flags & WAITS) and found.label.badge not in held
         released = bool(found.flags & RELEASED)
         return Stored(

@@ -1,31 +1,25 @@
 """port: the edge between the stack and the driver of the card.
 
 Frames come by calls that are kept under way, and go by calls whose memory is ours until they are
-answered. When the driver dies, all of them fail; its next life is asked for by way of the kernel,
-which answers when there is one: then the port is up again, and the stack is told at once. What was
-to be sent meanwhile is dropped, as on a cable that was pulled out: TCP sends it again.
+answered. When the driver dies, all of them end; with its next life the port is up again, and the
+stack is told at once. What was to be sent meanwhile is dropped, as on a cable that was pulled out:
+TCP sends it again.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import ParamSpec, Protocol, TypeVar
 
 from servers.net.host import Frame
 from ukernel.abi import network, virtio
-from ukernel.abi.errors import Answer, CallError, DeadNotRun, DeadUnknown, Overload
+from ukernel.abi.errors import Answer, CallError
 from ukernel.abi.interface import Lent
 from ukernel.abi.network import Card, Ethernet
 from ukernel.abi.virtio import NET_HEADER, NET_HEADER_BYTES
 from ukernel.lib.memory import Region
-from ukernel.lib.ring import Garbage
-from ukernel.lib.stub import UnderWay, begin
-
-R = TypeVar("R")
-P = ParamSpec("P")
+from ukernel.lib.upstream import Failure, Loop, Upstream
 
 RECEIVES = 32  # calls under way for frames that come
 SENDS = 24  # and for those that go: both fit into the driver's window
@@ -35,13 +29,6 @@ CHECKSUM_AT = {6: 16, 17: 6}  # where TCP and UDP have it
 PROTOCOL_AT = ETHERNET + 9
 NO_OFFLOAD = NET_HEADER.pack(0, 0, 0, 0, 0, 0, 0)
 VOUCHED = virtio.NET_HDR_F_NEEDS_CSUM | virtio.NET_HDR_F_DATA_VALID
-
-
-class Loop(Protocol):
-    """The server in whose loop this lives."""
-
-    def region(self, name: str, size: int, *, persistent: bool = False) -> Region: ...
-    def when(self, call: UnderWay[R], done: Callable[[UnderWay[R]], None]) -> None: ...
 
 
 class Port:
@@ -56,44 +43,48 @@ class Port:
         arrived: Callable[[memoryview, bool], None],
         restored: Callable[[], None],
     ) -> None:
-        self._loop = loop
         self._nic = nic
-        self._by_kernel = nic_by_kernel
         self._rings = rings
         self._arrived = arrived
         self._restored = restored
         self.card: Card = nic_by_kernel.card()
-        self.up = False
-        self.wants_retry = False  # after a while
-        self.lives = 0  # of the driver, after the first that was seen
+        self._upstream = Upstream(
+            loop, nic_by_kernel.card, self._plugged_in, was=self.card, pauses=False
+        )
         self.dropped = 0  # of what was to be sent
-        self.begun = 0  # frames that were handed to the driver
-        self._era = 0  # counts the driver's lives: outcomes of an earlier one mean nothing
+        self.begun = 0  # frames that were taken to be sent
         self._backlog: deque[tuple[int, Frame]] = deque()
         self._going: dict[int, None] = {}  # frames that the driver may still read, by number
-        self._lay_out()
+        self._free = list(range(SENDS))
+        self._idle = list(range(RECEIVES))  # that nothing is asked for, as it cannot be
+        self._lay_out(loop)
+
+    @property
+    def up(self) -> bool:
+        return self._upstream.up
+
+    @property
+    def lives(self) -> int:
+        """Of the driver, after the first that was seen."""
+        return self._upstream.deaths
 
     @property
     def gone(self) -> int:
         """Frames up to this number will be read no more."""
         return next(iter(self._going), self.begun + 1) - 1
 
-    def _lay_out(self) -> None:
+    def _lay_out(self, loop: Loop) -> None:
         card = self.card
         self.longest = 65535 if card.offloads & network.ACCEPT_LONG else card.mtu
         self._room = -(-(NET_HEADER_BYTES + ETHERNET + self.longest) // 64) * 64
         self._head_room = -(-(NET_HEADER_BYTES + ETHERNET + card.mtu) // 64) * 64
-        self._frames = self._loop.region("frames", RECEIVES * self._room)
-        self._heads = self._loop.region("heads", SENDS * self._head_room)
+        self._frames = loop.region("frames", RECEIVES * self._room)
+        self._heads = loop.region("heads", SENDS * self._head_room)
 
     # --- what comes -----------------------------------------------------------------------------
 
     def start(self) -> None:
         """Let frames in and out."""
-        self.up = True
-        self._era += 1
-        self._free = list(range(SENDS))
-        self._idle = list(range(RECEIVES))
         self._listen()
 
     def drain(self, nic: Ethernet, last: Frame) -> None:
@@ -109,23 +100,20 @@ class Port:
             self._receive(number)
 
     def _receive(self, number: int) -> None:
-        era, at = self._era, number * self._room
+        at = number * self._room
 
-        def done(call: UnderWay[int]) -> None:
-            if era != self._era:
-                call.forget()
-            elif (length := self._outcome(call)) is not None:
-                memory = self._frames.view[at : at + min(length, self._room)]
-                if length >= NET_HEADER_BYTES:
-                    self._arrived(memory[NET_HEADER_BYTES:], bool(memory[0] & VOUCHED))
-                if era == self._era:
-                    self._receive(number)
-            elif self.up:  # the driver does not want so many: later, perhaps
+        def done(end: int | Failure) -> None:
+            if end is Failure.REFUSED:  # the driver does not want so many: later, perhaps
                 self._idle.append(number)
-                self.wants_retry = True
+                return
+            if not isinstance(end, Failure) and end >= NET_HEADER_BYTES:
+                memory = self._frames.view[at : at + min(end, self._room)]
+                self._arrived(memory[NET_HEADER_BYTES:], bool(memory[0] & VOUCHED))
+            self._receive(number)
 
-        if self.up:
-            self._begin(done, self._nic.receive, self._frames.lend(at, self._room))
+        lent = self._frames.lend(at, self._room)
+        if not self._upstream.begin(done, self._nic.receive, lent):
+            self._idle.append(number)
 
     # --- what goes ------------------------------------------------------------------------------
 
@@ -137,24 +125,27 @@ class Port:
             return
         self.begun += 1
         self._going[self.begun] = None
-        if self._free:
-            self._transmit(self.begun, frame, self._free.pop())
-        else:
-            self._backlog.append((self.begun, frame))
+        self._backlog.append((self.begun, frame))
+        self._next()
+
+    def _next(self) -> None:
+        """Send what waits, as far as there is room; without a driver it is lost."""
+        while self._backlog and self._free:
+            self._transmit(*self._backlog.popleft(), self._free.pop())
 
     def _transmit(self, count: int, frame: Frame, number: int) -> None:
-        era = self._era
+        def done(end: Failure | None) -> None:
+            self._ended(count, number, end)
+            self._next()
 
-        def done(call: UnderWay[None]) -> None:
-            if era != self._era:
-                call.forget()
-                return
-            del self._going[count]
-            self._outcome(call)
-            if era == self._era:
-                self._next(number)
+        if not self._upstream.begin(done, self._nic.transmit, *self._put(frame, number)):
+            self._ended(count, number, Failure.CUT)
 
-        self._begin(done, self._nic.transmit, *self._put(frame, number))
+    def _ended(self, count: int, number: int, end: Failure | None) -> None:
+        """The memory of a frame is free."""
+        del self._going[count]
+        self._free.append(number)
+        self.dropped += end is not None
 
     def _put(self, frame: Frame, number: int) -> tuple[Lent, Lent]:
         """A frame in memory that can be lent: its header in the piece `number`, and its cargo."""
@@ -167,74 +158,22 @@ class Port:
         payload = self._rings.show(offset, length) if length else self._heads.show(at, 0)
         return self._heads.show(at, end - at), payload
 
-    def _next(self, number: int) -> None:
-        """The memory of a frame that has gone is free."""
-        if self._backlog:
-            self._transmit(*self._backlog.popleft(), number)
-        else:
-            self._free.append(number)
+    # --- when the driver dies, or refuses ---------------------------------------------------------
 
-    # --- when the driver dies -------------------------------------------------------------------
+    def _plugged_in(self) -> None:
+        self._listen()
+        self._restored()
 
-    def _begin(
-        self,
-        done: Callable[[UnderWay[R]], None],
-        method: Callable[P, R],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> None:
-        try:
-            call = begin(method, *args, **kwargs)
-        except CallError:
-            self._lost()
-        else:
-            self._loop.when(call, done)
-
-    def _outcome(self, call: UnderWay[R]) -> R | None:
-        """What it brought; None when the driver refused, or is dead."""
-        try:
-            return call.result()
-        except (Answer, Overload):
-            self.dropped += 1
-        except (CallError, Garbage):
-            self._lost()
-        return None
-
-    def _lost(self) -> None:
-        """The driver is dead: nothing that is under way means anything any more."""
-        if self.up:
-            self.up = False
-            self._era += 1
-            self.dropped += len(self._backlog)
-            self._backlog.clear()
-            self._going.clear()
-            self._ask()
+    @property
+    def wants_retry(self) -> bool:
+        """Whether `retry` is to be called after a while."""
+        return self._upstream.wants_retry or (self.up and bool(self._idle))
 
     def retry(self) -> None:
-        """Ask again for what was refused, a while ago."""
-        self.wants_retry = False
         if self.up:
             self._listen()
         else:
-            self._ask()
-
-    def _ask(self) -> None:
-        """Ask for a driver: the kernel answers when there is one, or none to come."""
-        self._loop.when(begin(self._by_kernel.card), self._found)
-
-    def _found(self, call: UnderWay[Card]) -> None:
-        try:
-            card = call.result()
-        except (DeadNotRun, DeadUnknown):
-            self._ask()
-        except CallError:  # it was given up or stopped; somebody may start it again
-            self.wants_retry = True
-        else:
-            if card != self.card:
-                sys.exit(f"this is another card: {card}, and it was {self.card}")  # start anew
-            self.lives += 1
-            self.start()
-            self._restored()
+            self._upstream.retry()
 
 
 def _offload(frame: Frame) -> bytes:

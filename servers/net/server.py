@@ -48,7 +48,7 @@ class NetServer(Engine, Network):
                 return held
         record = self._record()
         try:
-            port = self.stack.table.listen(*place, backlog)
+            port = self.stack.table.listen(*place, backlog, client)
         except (PortInUse, NoRoom) as error:
             self.store.give_back_socket(record)
             kind = NoBuffers if isinstance(error, NoRoom) else AddressInUse
@@ -58,15 +58,18 @@ class NetServer(Engine, Network):
         return opened
 
     def connect(self, to: Address, tag: int) -> Stream:
-        place = peer(to)
+        place, client = peer(to), self.caller.client
         pending: Pending[Stream] = self.calls.park()
         try:
-            entry = self.stack.table.connect(*place, self.now)
+            if self.places.full(client):
+                most = self.stack.settings.per_client
+                raise NoRoom(f"this client has {most} connections, as many as one may have")
+            entry = self.stack.table.connect(*place, self.now, holder=client)
         except (BadPeer, PortInUse, NoRoom) as error:
             kind = BadAddress if isinstance(error, BadPeer) else NoBuffers
             self.calls.fail(pending, kind(str(error)))
             return pending.later
-        stream = OpenStream(self, entry, Label(0, tag, self.caller.client))
+        stream = OpenStream(self, entry, Label(0, tag, client))
         stream.connecting = pending
         entry.user = stream
         self.stir(stream)

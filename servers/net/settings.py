@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 SMALLEST, LARGEST = 4096, 1 << 26  # bytes of a ring
+MOST = 4096  # connections
 
 
 class BadSettings(Exception):
@@ -28,6 +29,7 @@ class Settings:
     connections: int = 128  # at most, besides those that wait for their end
     send_buffer: int = 1 << 18  # bytes, of each connection
     receive_buffer: int = 1 << 18
+    per_client: int = MOST  # connections, whether or not they have been accepted
 
     @classmethod
     def of(cls, args: Mapping[str, Any]) -> Settings:
@@ -44,9 +46,10 @@ class Settings:
             tuple(
                 _host("nameservers", s) for s in (servers if type(servers) is list else [servers])
             ),
-            _number(args, "connections", 1, 4096, cls.connections),
+            _number(args, "connections", 1, MOST, cls.connections),
             _number(args, "send_buffer", SMALLEST, LARGEST, cls.send_buffer),
             _number(args, "receive_buffer", SMALLEST, LARGEST, cls.receive_buffer),
+            _number(args, "per_client", 1, MOST, cls.per_client),
         )
 
 

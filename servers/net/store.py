@@ -89,6 +89,7 @@ class Slot:
         self.record = record
         self.send = send
         self.receive = receive
+        self.holder = 0  # the client that it is taken for
 
 
 class Store:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from ukernel.abi.errors import Overload, Protocol
+from ukernel.abi.errors import DeadlinePassed, Overload, Protocol
 from ukernel.abi.interface import Lent
 from ukernel.abi.network import Card, Ethernet, TooLong
 from ukernel.abi.virtio import NET_HEADER_BYTES
@@ -96,7 +96,8 @@ class Port(Ethernet):
         """Give frames to who waits for them, as far as there are both."""
         while self._kept and self._readers:
             if not self._readers[0].pending.wanted:
-                self._readers.popleft()
+                pending = self._readers.popleft().pending
+                pending.fail(DeadlinePassed("no frame has come in time"))
                 continue
             source, frame = self._kept.popleft()
             self._kept_from[source] -= len(frame)

@@ -24,9 +24,11 @@ from ukernel.abi.exits import NO_RESTART
 from ukernel.abi.interface import Interface, Lent
 from ukernel.abi.network import Card, Ethernet
 from ukernel.lib.server import Server
+from ukernel.lib.upstream import Patience
 
 OUT = 0  # the uplink as a port
 MOST_PORTS = 64
+AGAIN_NS = 200_000_000  # until a driver that was stopped or refuses is asked again
 LEAST_MTU, MOST_MTU = 68, 65535
 DESTINATION, SOURCE = slice(0, 6), slice(6, 12)
 LOCAL = 2  # in the first byte of an address: given by nobody's register
@@ -83,6 +85,7 @@ class Switch(Server, Ethernet):
         above = [name for name in self.connection.named if name != "self"]
         self.ports: dict[int, Port] = {}
         self.uplink = Uplink(self, above[0], self._came) if above else None
+        self._patience = Patience(self.uplink, AGAIN_NS) if self.uplink is not None else None
         mtu = self.uplink.card.mtu if self.uplink is not None else settings.mtu
         for number in range(1, settings.ports + 1):
             address = settings.address(self.connection.slot, number)
@@ -97,9 +100,9 @@ class Switch(Server, Ethernet):
             self.export(port, badge)
         return port
 
-    def alarmed(self) -> None:
-        if self.uplink is not None:
-            self.uplink.alarmed()
+    def before_waiting(self) -> None:
+        if self._patience is not None:
+            self.alarm_ns = self._patience.look(time.monotonic_ns())
 
     def most_readers(self) -> int:
         """Calls that may wait at a port, of the way that the call under way has come. What waits

@@ -596,6 +596,8 @@ class Specification:
             self.drive(None)
         for thing in [t for t in self.things if life in (t.owner, t.server)]:
             self.destroy(thing)
+        for thing in slot.kept.values():
+            self.take_back(thing.tops)
         for cap in list(life.caps):
             self.abandon(cap)
 

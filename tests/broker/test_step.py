@@ -731,6 +731,24 @@ def test_a_persistent_region_is_there_again_in_the_next_life(k: Kernel, server: 
     refused(Code.E_PROTO, server, "region", "state", 2 * PAGE, True)
 
 
+def test_what_a_life_has_lent_of_a_persistent_region_ends_with_it(
+    k: Kernel, server: Task, client: Task
+) -> None:
+    for _ in range(3):
+        region = client.sys("region", "state", PAGE, True)
+        server.credit()
+        client.call("server", caps=(client.sys("mint", READ | GRANT, 0, on=region),))
+        (lent,) = server.delivery().caps
+        passed_on = server.sys("mint", READ, 0, on=lent)
+        held = len(server.life.caps)
+        k.end("client")
+        assert len(server.life.caps) == held - 2
+        for token in (lent, passed_on):
+            refused(Code.E_REVOKED, server, "map", on=token)
+        client = k.task("client", calls=["server"])
+    assert k.state.slots["client"].region_bytes == PAGE
+
+
 def test_a_region_ends_with_its_life_wherever_it_was_lent(
     k: Kernel, server: Task, client: Task
 ) -> None:

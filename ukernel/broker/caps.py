@@ -137,9 +137,9 @@ def destroy_below(k: State, top: Cap) -> list[Cap]:
     return found
 
 
-def destroy(k: State, obj: Memory) -> list[Cap]:
+def destroy(k: State, obj: Memory) -> None:
     """End an object: every capability to it, its descriptors, its place in quotas."""
-    gone = destroy_below(k, obj.root)
+    destroy_below(k, obj.root)
     del obj.root, k.memory[obj.number]  # no garbage is collected: nothing may refer in a circle
     obj.slot.region_bytes -= obj.size
     if obj.owner is not None:
@@ -150,7 +150,6 @@ def destroy(k: State, obj: Memory) -> list[Cap]:
         obj.cap.channel = None
         k.out.append(effects.Shut(obj.number))
     k.out.append(effects.Close(obj.number))
-    return gone
 
 
 def abandon(k: State, cap: Cap) -> None:

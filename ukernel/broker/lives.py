@@ -12,11 +12,12 @@ from ukernel.broker.objects import Channel, Control, Device, Endpoint, Life, Slo
 from ukernel.broker.state import Refusal, Request, State, answer, event, fault, notice, remember
 
 AUTOMATIC = b"\0"  # how a routing id begins that the peer did not choose itself
+ROOT_MEMORY = 64 << 20  # bytes: what it carries between others goes through that
 
 
 def boot(k: State, pid: int, now: int) -> Life:
     """The root task: its slot, its life, the control capability. Once, before anything else."""
-    k.root = life = _new_life(k, _new_slot(k, "root", 255, 8, 0))
+    k.root = life = _new_life(k, _new_slot(k, "root", 255, 8, ROOT_MEMORY))
     life.pid = pid
     _enter(k, life, now)
     life.named["control"] = caps.derive(k, caps.root(k, k.control), life, syscalls.ALL_RIGHTS).token
@@ -160,15 +161,15 @@ def _bury(k: State, life: Life, now: int) -> None:
     del k.lives[life.client]
     life.rid = life.secret = b""
     _settle(k, life, now)
-    slot.endpoint.credit = 0
-    slot.stale = frozenset(life.caps)
+    slot.endpoint.credit, slot.stale = 0, frozenset(life.caps)
     for owned in life.devices:
         memory.detach(k, owned, now)
     shared = [m for m in k.memory.values() if isinstance(m, Channel) and m.server is life]
     for made in dict.fromkeys((*life.owned, *shared)):
-        ipc.withdraw(k, caps.destroy(k, made), now)
-    held = list(life.caps.values())
-    for cap in held:
+        caps.destroy(k, made)
+    for kept in slot.regions.values():  # its bytes stay, but not with those it was lent to
+        caps.destroy_below(k, kept.root)
+    for cap in (held := list(life.caps.values())):
         caps.abandon(k, cap)
     ipc.withdraw(k, held, now)
     k.out.append(effects.Close(life.client))

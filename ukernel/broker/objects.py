@@ -76,7 +76,7 @@ class Notification(Memory):
 
 @dataclass(slots=True, eq=False)
 class Region(Memory):
-    """Memory that is lent; it ends with the life that made it or, when persistent, never."""
+    """Memory that is lent until the life of its lender ends, and it too unless persistent."""
 
     kind = "region"
 

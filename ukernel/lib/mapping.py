@@ -16,7 +16,9 @@ _libc.mmap.argtypes = (
     ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
 )  # fmt: skip
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 FAILED = ctypes.c_void_p(-1).value
+MADV_POPULATE_WRITE = 23  # not in Python's `mmap`; Linux 5.14
 
 
 def map_shared(fd: int, size: int, *, writable: bool) -> memoryview:
@@ -29,3 +31,19 @@ def map_shared(fd: int, size: int, *, writable: bool) -> memoryview:
     weakref.finalize(memory, _libc.munmap, address, size).atexit = False  # views may outlive us
     view = memoryview(memory).cast("B")
     return view if writable else view.toreadonly()
+
+
+def populate(memory: memoryview) -> None:
+    """Have its pages in place, so that who touches them later does not wait for them. `memory` is
+    shared, writable and begins with a page. Linux before 5.14 makes them as they are touched."""
+    _advise(memory, MADV_POPULATE_WRITE)
+
+
+def forget(memory: memoryview) -> None:
+    """Give its pages back to Linux, in whatever process it is mapped: it is zeros. As above."""
+    _advise(memory, mmap.MADV_REMOVE)
+
+
+def _advise(memory: memoryview, advice: int) -> None:
+    if memory:
+        _libc.madvise((ctypes.c_ubyte * len(memory)).from_buffer(memory), len(memory), advice)

@@ -9,8 +9,8 @@ from ukernel.abi.errors import Protocol
 from ukernel.abi.interface import Lent
 from ukernel.abi.syscalls import GRANT, READ, WRITE
 from ukernel.lib.connection import Connection
-from ukernel.lib.mapping import map_shared
-from ukernel.lib.stub import kernel
+from ukernel.lib.mapping import forget, map_shared
+from ukernel.lib.stub import kernel, together
 
 MAPPINGS = 64  # regions of other tasks that stay mapped
 
@@ -35,6 +35,11 @@ class Region:
         if self._shown is None:
             self._shown = kernel(self.connection, self.token).mint(READ | GRANT, 0)
         return Lent(self._shown, offset, length)
+
+    def end(self) -> None:
+        """Give it back: nobody reaches it any more. Who has it mapped still sees zeros."""
+        forget(self.view)
+        together(self.connection, (self.token, "revoke", ()), (self.token, "delete", ()))
 
 
 class Borrowed:

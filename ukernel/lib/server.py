@@ -17,12 +17,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ukernel.abi import wire
-from ukernel.abi.errors import Answer, CallError, DeadlinePassed, Denied, Poison
+from ukernel.abi.errors import Answer, CallError, DeadlinePassed, Poison
 from ukernel.abi.errors import Protocol as BadCall
 from ukernel.abi.exits import OUT_OF_MEMORY
 from ukernel.abi.interface import Interface, Lent, Operation, fingerprint, is_interface, typed
@@ -33,49 +32,39 @@ from ukernel.lib.connection import Connection
 from ukernel.lib.device import Device
 from ukernel.lib.door import Door
 from ukernel.lib.loop import Loop
-from ukernel.lib.memory import Borrowed, Region
+from ukernel.lib.means import Means
 from ukernel.lib.notification import Notification
 from ukernel.lib.reception import Reception
-from ukernel.lib.stub import SYSTEM_CALLS, UnderWay, bind, kernel
-from ukernel.lib.way import NOBODY, Caller, Current, KernelWay, Pending, Way
+from ukernel.lib.stub import SYSTEM_CALLS, UnderWay, bind
+from ukernel.lib.way import NOBODY, Caller, Current, Pending, Way
 
 R = TypeVar("R")
 
 
-class Server(Interface):
+class Server(Means):
     """Base of a server: mix it with the Interface that it implements.
 
-    `setup` runs before anything is served; `stopping` before an orderly exit. `caller` is who
-    made the call under way.
+    `setup` runs before anything is served; `stopping` before an orderly exit. What it has to work
+    with, as `region` and `caller`, is in `Means`.
     """
 
-    connection: Connection
-    args: dict[str, Any]
-    state: str
-    objects: dict[int, Interface]
-    watched: set[int]
+    watched: set[int]  # descriptors
     doors: list[Door]
     returns: list[Channel]  # by which the outcomes of calls come that were begun
     busy: bool  # in the middle of a call
     running: bool
     puts_off: bool
-    holders: Counter[int]  # in the same process, by badge: see `direct`
     alarm_ns: int  # CLOCK_MONOTONIC at which `alarmed` is due; 0: never
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        taken = {*vars(Server), *Server.__annotations__}
+        taken = {*vars(Server), *Server.__annotations__, *vars(Means), *Means.__annotations__}
         for name in sorted(operation.name for operation in cls.ops.values()):
             if name in taken:
                 raise TypeError(f"{cls.__name__}: every server has a {name}; rename the operation")
 
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.args = connection.info.args
-        self.state = connection.info.state
-        self.objects = {}
-        self._kernel = KernelWay(connection)
-        self._borrowed = Borrowed(connection)
+        super().__init__(connection)
         self.watched = set()
         self.doors = []
         self.returns = []
@@ -83,8 +72,6 @@ class Server(Interface):
         self.busy = False
         self.running = True
         self.puts_off = type(self).before_waiting is not Server.before_waiting
-        self._current: Current | None = None
-        self.holders = Counter()
         self._loop = task.household.join(self) if task.household is not None else Loop()
         self._loop.join(self)
         self._recorder = connection.recorder
@@ -119,30 +106,7 @@ class Server(Interface):
         the system file gives (`calls: [{parts: {badge: 1}}]`)."""
         return None
 
-    # --- what a server uses ---------------------------------------------------------------------
-
-    def region(self, name: str, size: int, *, persistent: bool = False) -> Region:
-        """Memory of one's own; `persistent` memory is there again in the next life.
-
-        Raises Denied when the system file says that this server keeps nothing.
-        """
-        if persistent and self.state == "stateless":
-            raise Denied(
-                f"{self.connection.slot} keeps a region, but its state is stateless: set "
-                f"state: persistent or disk ({self.connection.info.origin})"
-            )
-        return Region(self.connection, name, size, persistent=persistent)
-
-    def memory(self, lent: Lent, *, write: bool = False) -> memoryview:
-        """The bytes lent with a call."""
-        return self._borrowed.view(lent, write=write)
-
-    def device(self, name: str = "") -> Device:
-        """A device that the system file gives this server; without a name, its first."""
-        given = self.connection.info.devices
-        if not name and not given:
-            raise Denied(f"{self.connection.slot} drives a device: name it under .devices")
-        return Device(self.connection, name or given[0])
+    # --- what else it waits for -----------------------------------------------------------------
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         """Call `ready` whenever `fd` is readable: an interrupt line, a notification."""
@@ -168,48 +132,6 @@ class Server(Interface):
         made = Notification(self.connection)
         self.watch(made.fd, lambda: handler(made.take()))
         return made
-
-    def pending(self) -> Pending[Any]:
-        """Take the call under way out of the loop: its reply comes later."""
-        return Pending(self._under_way)
-
-    @property
-    def caller(self) -> Caller:
-        """Who made the call under way."""
-        return self._under_way.caller
-
-    @property
-    def by_kernel(self) -> bool:
-        """Whether the kernel has delivered the call under way: then it counts until it has its
-        outcome, and no more than the window do so at once."""
-        return self._under_way.way is self._kernel
-
-    @property
-    def number_in_hand(self) -> int:
-        """The number of the call under way, which the kernel has delivered. Raises Protocol."""
-        if not self.by_kernel:
-            raise BadCall("this is asked by the kernel's way only")
-        return self._under_way.number
-
-    @property
-    def _under_way(self) -> Current:
-        assert self._current is not None, "only while a call is served"
-        return self._current
-
-    def progress(self) -> None:
-        """Say, from within a long call, that it is getting on: `ukernel ps` and whoever watches
-        for hangs can tell slow from stuck."""
-        kernel(self.connection).progress()
-
-    def export(self, obj: Interface, badge: int) -> None:
-        """Make `obj` callable under `badge`; returned from a method it becomes a capability."""
-        obj.badge = badge
-        self.objects[badge] = obj
-
-    def held_badges(self) -> list[int]:
-        """Badges that clients still hold, from this life or an earlier one."""
-        held = kernel(self.connection, self.connection.named["self"]).badges()
-        return [*held, *(badge for badge in self.holders if badge not in held)]
 
     # --- the loop -------------------------------------------------------------------------------
 

@@ -183,7 +183,7 @@ def _method(interface: type[Interface], operation: Operation) -> Callable[..., A
                 connection.stats.retried += 1
                 continue
             return _outcome(interface, operation, self, outcome)
-        caps, body = _pack_args(operation, args) if special else ((), wire.pack(args))
+        caps, body = pack_args(operation, args) if special else ((), wire.pack(args))
         if operation.posted:
             connection.send(self.token, number, body, caps, system)
             return None
@@ -230,7 +230,7 @@ class UnderWay(Generic[R]):
         if stub.link is not None and not self._operation.passes:
             self._posted = stub.link.post(self._operation, args, self._deadline_ns)
         if self._posted is None:
-            caps, body = _pack_args(self._operation, args)
+            caps, body = pack_args(self._operation, args)
             self._number = stub.connection.post(
                 stub.token, self._operation.number, body, caps, self._deadline_ns
             )
@@ -283,7 +283,7 @@ def begin(method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> UnderWay
     return under_way
 
 
-def _pack_args(operation: Operation, args: tuple[Any, ...]) -> tuple[tuple[bytes, ...], bytes]:
+def pack_args(operation: Operation, args: tuple[Any, ...]) -> tuple[tuple[bytes, ...], bytes]:
     """Capabilities go beside the body; the body has their place in the list."""
     tokens: list[bytes] = []
     plain: list[Any] = []

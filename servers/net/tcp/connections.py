@@ -44,9 +44,9 @@ class Connections:
         """Those of connections that are not over."""
         return list(self._entries.values())
 
-    def add(self, quad: Quad) -> Entry | None:
-        """A new connection, if there is a slot for it."""
-        place = self._slots.take()
+    def add(self, quad: Quad, holder: int) -> Entry | None:
+        """A new connection of this client, if there is a slot for it."""
+        place = self._slots.take(holder)
         if place is None:
             self.counters.slots_missing += 1
             return None

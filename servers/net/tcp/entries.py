@@ -33,8 +33,9 @@ class Slots(Protocol):
 
     window: int  # bytes of every receive ring
 
-    def take(self) -> tuple[Ring, Ring, object] | None:
-        """Send ring, receive ring and handle of a free place; nothing when there is none."""
+    def take(self, holder: int) -> tuple[Ring, Ring, object] | None:
+        """Send ring, receive ring and handle of a free place; nothing when there is none, or none
+        for this client."""
 
     def give_back(self, handle: object) -> None:
         """The connection is no more, and nothing in its place means anything."""
@@ -58,12 +59,15 @@ class Agreed(NamedTuple):
 class Listener:
     """A port on which connections are taken; `address` 0 is any."""
 
-    __slots__ = ("address", "backlog", "cookies_until", "handshakes", "port", "user", "waiting")
+    __slots__ = (
+        "address", "backlog", "cookies_until", "handshakes", "holder", "port", "user", "waiting"
+    )  # fmt: skip
 
-    def __init__(self, port: int, address: int, backlog: int) -> None:
+    def __init__(self, port: int, address: int, backlog: int, holder: int = 0) -> None:
         self.port = port
         self.address = address
         self.backlog = backlog
+        self.holder = holder  # the client whose connections they are, from the first on
         self.user: object = None  # its owner's
         self.handshakes: dict[Quad, Handshake] = {}
         self.waiting: deque[Entry] = deque()  # established, and not accepted

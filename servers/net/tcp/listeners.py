@@ -25,13 +25,13 @@ class Listeners:
     def __iter__(self) -> Iterator[Listener]:
         return iter(self._at.values())
 
-    def add(self, port: int, address: int, backlog: int) -> Listener:
+    def add(self, port: int, address: int, backlog: int, holder: int = 0) -> Listener:
         """Raises PortInUse, NoRoom."""
         if (port, address) in self._at:
             raise PortInUse(f"somebody listens at port {port} already")
         if len(self._at) >= self._limits.listeners:
             raise NoRoom(f"there are {len(self._at)} listeners already")
-        listener = Listener(port, address, max(1, min(backlog, self._limits.backlog)))
+        listener = Listener(port, address, max(1, min(backlog, self._limits.backlog)), holder)
         self._at[port, address] = listener
         self._ports[port] = self._ports.get(port, 0) + 1
         return listener

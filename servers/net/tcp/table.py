@@ -4,10 +4,11 @@ to be sent are taken out.
     table = Table(address, config, secret, slots, limits)
     table.arrived(source, destination, segment, now)      a segment that was parsed and verified
     table.tick(now); table.deadline                       what is due; when that is next, 0: never
-    table.listen(port, address, backlog) -> Listener      raises PortInUse, NoRoom
+    table.listen(port, address, backlog, holder=0) -> Listener
+                                                          raises PortInUse, NoRoom
     table.unlisten(listener, now)
     table.accepted(listener) -> Entry | None              the next that is established
-    table.connect(remote, remote_port, now, local_port=0) -> Entry
+    table.connect(remote, remote_port, now, local_port=0, holder=0) -> Entry
                                                           raises BadPeer, PortInUse, NoRoom
     table.touched(entry, now)                             after any call of `entry.connection`
     table.release(entry, now)                             nobody holds the socket any more
@@ -189,7 +190,7 @@ class Table(Connections):
         if listener.full:
             self.counters.backlog_overflows += 1
             return None
-        return self.add(quad)
+        return self.add(quad, listener.holder)
 
     def _establish(self, entry: Entry, listener: Listener, now: int) -> None:
         self.counters.established += 1
@@ -199,10 +200,10 @@ class Table(Connections):
 
     # --- sockets --------------------------------------------------------------------------------
 
-    def listen(self, port: int, address: int, backlog: int) -> Listener:
-        """Take connections at `port` of `address`, or of any if that is 0. At most `backlog` wait
-        to be accepted. Raises PortInUse, NoRoom."""
-        return self.listeners.add(port, address, backlog)
+    def listen(self, port: int, address: int, backlog: int, holder: int = 0) -> Listener:
+        """Take connections at `port` of `address`, or of any if that is 0, for the client `holder`.
+        At most `backlog` wait to be accepted. Raises PortInUse, NoRoom."""
+        return self.listeners.add(port, address, backlog, holder)
 
     def unlisten(self, listener: Listener, now: int) -> None:
         """Take no more; what nobody has accepted is broken off."""
@@ -221,14 +222,16 @@ class Table(Connections):
         self._dirty[entry] = None
         return entry
 
-    def connect(self, remote: int, remote_port: int, now: int, local_port: int = 0) -> Entry:
-        """Begin a connection, from a port of ours that is free unless one is named. Raises
-        BadPeer, PortInUse, NoRoom."""
+    def connect(
+        self, remote: int, remote_port: int, now: int, local_port: int = 0, holder: int = 0
+    ) -> Entry:
+        """Begin a connection of the client `holder`, from a port of ours that is free unless one
+        is named. Raises BadPeer, PortInUse, NoRoom."""
         quad = Quad(self._address, local_port, remote, remote_port)
         if not self._answerable(quad):
             raise BadPeer(f"no connection leads to port {remote_port} of that address")
         quad = self._named(quad, now) if local_port else self._chosen(quad, now)
-        entry = self.add(quad)
+        entry = self.add(quad, holder)
         if entry is None:
             raise NoRoom("there are as many connections as there may be")
         iss = self._isn.generate(quad, now)

@@ -27,7 +27,7 @@ from ukernel.lib.way import Caller, Current, Pending
 WINDOW = 16
 MTU = 576
 RING = 1024
-CONNECTIONS = 4
+CONNECTIONS = 4  # which one client may have
 CLIENT = 7
 FEW = 8  # records of sockets, and of TIME-WAIT
 PREFIX = 24
@@ -198,7 +198,8 @@ class Net(NetServer):
         return [badge for badge, count in self.machine.held.items() if count]
 
     def _settings(self) -> Settings:
-        return Settings(self.machine.address, PREFIX, 0, (), CONNECTIONS, RING, RING)
+        most = self.machine.per_client
+        return Settings(self.machine.address, PREFIX, 0, (), CONNECTIONS, RING, RING, most)
 
     def _card_name(self) -> str:
         return self.machine.mac.hex()
@@ -207,7 +208,7 @@ class Net(NetServer):
         """Serve a call, as Server.serve_one does."""
         target = self.object_behind(call.badge)
         operation = {each.name: each for each in target.ops.values()}[call.name]
-        caller = Caller(call.badge, CLIENT, 0)
+        caller = Caller(call.badge, self.machine.client, 0)
         self._current = Current(self._kernel, operation, number, caller)
         try:
             result = getattr(target, call.name)(*call.args)
@@ -225,6 +226,8 @@ class Machine:
         self.address, self.mac, self.clock = address, mac, clock
         self.region = Region(Geometry(CONNECTIONS, RING, RING).total)
         self.memory = memoryview(bytearray(2 * RING))  # of its client
+        self.client = CLIENT  # who calls
+        self.per_client = CONNECTIONS
         self.held: Counter[int] = Counter()  # capabilities, by badge
         self.open: dict[int, Call] = {}
         self.sent: deque[bytes] = deque()

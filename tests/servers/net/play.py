@@ -148,7 +148,8 @@ class World:
             assert not list(store.used_sockets())
             assert not each.net.objects
             assert not each.net.calls.waiting
-            slots = [each.net.places.take() for _ in store.slots]
+            assert not any(each.net.places.full(client) for client in (0, each.client))
+            slots = [each.net.places.take(0) for _ in store.slots]
             assert None not in slots
 
 

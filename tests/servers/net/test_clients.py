@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from servers.net.addresses import dotted
+from servers.net.settings import BadSettings, Settings
 from servers.net.store import Store
 from tests.servers.net import machine
 from tests.servers.net.machine import FEW, RING, SECOND, WINDOW, Call, Handle, Machine
-from tests.servers.net.play import ASKED, GAVE, HERE, SERVICE, THERE, TOOK, World
+from tests.servers.net.play import ASKED, ECHO, GAVE, HERE, SERVICE, THERE, TOOK, World
 from ukernel.abi.errors import Overload, Revoked
 from ukernel.abi.errors import Protocol as BadCall
 from ukernel.abi.interface import Lent
@@ -119,6 +120,54 @@ def test_a_port_has_one_holder_and_nobody_has_all_of_them(world: World) -> None:
             value(call)
     world.here.release(got[0].value)
     value(asked(world.here, "listen", Address("0.0.0.0", 99), 1, 0))
+
+
+HONEST = 8  # another client
+
+
+def test_who_has_many_connections_leaves_some_to_others(world: World) -> None:
+    on, there = world.here, world.there
+    on.per_client = 3
+    on.start()
+    for client in (there, on):
+        value(asked(client, "listen", SERVICE, 4, 0))
+    had = [done(world, asked(on, "connect", ECHO, 0)) for _ in range(3)]
+    for _ in range(2):
+        with pytest.raises(NoBuffers, match="3 connections"):
+            value(asked(on, "connect", ECHO, 0))
+        on.start()  # its next life knows whose they are
+    on.release(had[0])
+    with pytest.raises(NoBuffers, match="3 connections"):
+        value(asked(on, "connect", ECHO, 0))  # which is not over yet
+    on.client = HONEST
+    done(world, asked(on, "connect", ECHO, 0))
+
+
+def test_how_many_a_client_may_have_is_said_in_the_system_file() -> None:
+    said = {"address": "10.0.0.2/24", "connections": 8}
+    assert Settings.of(said).per_client >= 8
+    assert Settings.of({**said, "per_client": 5}).per_client == 5
+    for wrong in (0, -1, "5", True, 4097):
+        with pytest.raises(BadSettings, match="per_client"):
+            Settings.of({**said, "per_client": wrong})
+
+
+def test_nor_can_those_have_them_all_who_call_at_its_port(world: World) -> None:
+    on, there = world.here, world.there
+    on.per_client = 2
+    on.start()
+    greedy = value(asked(on, "listen", SERVICE, 4, 0))
+    for _ in range(3):
+        done(world, asked(there, "connect", ASKED, 0))
+    quiet(world)
+    taken = [asked(on, "accept", 0, to=greedy) for _ in range(3)]
+    assert [call.done for call in taken] == [True, True, False]
+    on.start()
+    on.client = HONEST
+    listener = value(asked(on, "listen", Address("0.0.0.0", 8), 4, 0))
+    other = asked(there, "connect", Address(dotted(HERE), 8), 0)
+    done(world, asked(on, "accept", 0, to=listener))
+    done(world, other)
 
 
 def test_a_listener_that_is_asked_for_again_is_known_by_its_new_tag(world: World) -> None:

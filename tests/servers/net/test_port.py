@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import pytest
 
-from servers.net import port as edge
 from servers.net.frames import Frame
 from servers.net.places import Places
 from servers.net.port import BACKLOG, RECEIVES, SENDS, Port
@@ -17,6 +16,7 @@ from ukernel.abi.errors import DeadNotRun, DeadUnknown, Overload, Unavailable
 from ukernel.abi.interface import Lent
 from ukernel.abi.network import Card, Ethernet, TooLong
 from ukernel.abi.virtio import NET_HEADER_BYTES
+from ukernel.lib import upstream
 
 CARD = Card(b"\x02\0\0\0\0\1", 1500, 0)
 
@@ -98,7 +98,7 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench()
-    monkeypatch.setattr(edge, "begin", made.begin)
+    monkeypatch.setattr(upstream, "begin", made.begin)
     made.port.start()
     return made
 
@@ -181,17 +181,17 @@ def test_another_card_is_a_reason_to_begin_anew(bench: Bench) -> None:
 
 def test_a_slot_rests_until_its_last_frame_has_gone(bench: Bench) -> None:
     shape = Geometry(1, 64, 64)
-    places = Places(Store(memoryview(bytearray(shape.total)), shape, bytes(32)), bench.port)
-    taken = places.take()
+    places = Places(Store(memoryview(bytearray(shape.total)), shape, bytes(32)), bench.port, 1)
+    taken = places.take(7)
     assert taken is not None
     send, _, slot = taken
-    assert places.take() is None
+    assert places.take(7) is None
     places.give_back(slot)
     places.commit()
     bench.port.send(Frame(bytes(60), Piece(send.base, 10)))  # had waited for a neighbour
-    assert places.take() is None
+    assert places.take(7) is None
     bench.send()
     bench.open("transmit")[1].end(None)
-    assert places.take() is None
+    assert places.take(7) is None
     bench.open("transmit")[0].end(None)
-    assert places.take() is not None
+    assert places.take(7) is not None

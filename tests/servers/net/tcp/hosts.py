@@ -30,7 +30,7 @@ class Pool:
         self._free = list(range(count))
         self._ring = ring
 
-    def take(self) -> tuple[Ring, Ring, object] | None:
+    def take(self, holder: int) -> tuple[Ring, Ring, object] | None:
         if not self._free:
             return None
         handle = self._free.pop()

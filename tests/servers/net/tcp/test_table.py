@@ -943,7 +943,7 @@ def test_of_two_records_with_one_quad_one_goes_on() -> None:
     established(host)
     host.commit()
     [first] = host._stored.values()
-    place = host.pool.take()
+    place = host.pool.take(0)
     assert place is not None
     send, receive, handle = place
     second = first._replace(send=send, receive=receive, handle=handle, released=True)
