@@ -13,23 +13,18 @@ nobody's queue is in front of another's.
 from __future__ import annotations
 
 import sys
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from ukernel.abi.errors import Answer, CallError, DeadNotRun, DeadUnknown, Denied
 from ukernel.abi.exits import NO_RESTART
-from ukernel.abi.interface import Interface, Lent
+from ukernel.abi.interface import Lent
 from ukernel.abi.services import SECTOR, Block, OutOfRange
 from ukernel.abi.sizes import bytes_of
-from ukernel.lib.server import Server
-from ukernel.lib.stub import UnderWay, begin, connect
-from ukernel.lib.way import Pending
+from ukernel.lib.disks import Disks
+from ukernel.lib.relay import Loop, Relay
+from ukernel.lib.stub import begin, connect
 
 AT_ONCE = 16  # requests of one partition at the disk
-
-
-R = TypeVar("R")
 
 
 class BadLayout(Exception):
@@ -61,45 +56,31 @@ def layout(args: Mapping[str, Any], capacity: int) -> list[Extent]:
     return found
 
 
-class Caller(Protocol):
-    """What a partition needs of the server that it belongs to."""
-
-    def pending(self) -> Pending[Any]: ...
-    def when(self, call: UnderWay[Any], done: Callable[[UnderWay[Any]], None]) -> None: ...
-
-
-class Request(NamedTuple):
-    """A call of the disk for somebody who waits. `method` and `args` are of the disk's stub."""
-
-    pending: Pending[Any]
-    method: Callable[..., Any]
-    args: tuple[Any, ...]
-
-
 class Partition(Block):
     """Sectors of `disk`, counted from 0."""
 
-    def __init__(self, server: Caller, disk: Block, extent: Extent) -> None:
-        self._server = server
+    def __init__(self, loop: Loop, disk: Block, extent: Extent) -> None:
         self._disk = disk
         self._extent = extent
-        self._waiting: deque[Request] = deque()
-        self._under_way = 0
+        self._relay = Relay(loop, AT_ONCE)
 
     def capacity(self) -> int:
         return self._extent.sectors
 
     def read(self, first: int, into: Lent) -> int:
-        return self._ask(self._disk.read, self._sector(first, into.length), into).later
+        sector = self._sector(first, into.length)
+        return self._relay.ask(lambda: begin(self._disk.read, sector, into)).later
 
     def write(self, first: int, data: Lent) -> int:
-        return self._ask(self._disk.write, self._sector(first, data.length), data).later
+        sector = self._sector(first, data.length)
+        return self._relay.ask(lambda: begin(self._disk.write, sector, data)).later
 
     def flush(self) -> None:
-        return self._ask(self._disk.flush).later
+        return self._relay.ask(lambda: begin(self._disk.flush)).later
 
     def discard(self, first: int, count: int) -> None:
-        return self._ask(self._disk.discard, self._sector(first, count * SECTOR), count).later
+        sector = self._sector(first, count * SECTOR)
+        return self._relay.ask(lambda: begin(self._disk.discard, sector, count)).later
 
     def _sector(self, first: int, length: int) -> int:
         """Where it is on the disk. Raises OutOfRange for what is not all ours."""
@@ -110,42 +91,10 @@ class Partition(Block):
             raise OutOfRange(f"sector {first} and {length} bytes: the partition has {had}")
         return self._extent.first + first
 
-    # --- at the disk ----------------------------------------------------------------------------
 
-    def _ask(self, method: Callable[..., R], *args: Any) -> Pending[R]:
-        pending: Pending[R] = self._server.pending()
-        self._waiting.append(Request(pending, method, args))
-        self._go_on()
-        return pending
+class Partitions(Disks):
+    each = "partition"
 
-    def _go_on(self) -> None:
-        while self._waiting and self._under_way < AT_ONCE:
-            request = self._waiting.popleft()
-            if request.pending.wanted:
-                self._begin(request)
-
-    def _begin(self, request: Request) -> None:
-        try:
-            call = begin(request.method, *request.args)
-        except (Answer, CallError) as error:
-            request.pending.fail(error)
-        else:
-            self._under_way += 1
-            self._server.when(call, lambda call: self._done(request, call))
-
-    def _done(self, request: Request, call: UnderWay[Any]) -> None:
-        self._under_way -= 1
-        try:
-            request.pending.answer(call.result())
-        except (DeadNotRun, DeadUnknown):  # the next life of the driver does it
-            if request.pending.wanted:
-                self._begin(request)
-        except (Answer, CallError) as error:
-            request.pending.fail(error)
-        self._go_on()
-
-
-class Partitions(Server, Block):
     def setup(self) -> None:
         disk_name = next(name for name in self.connection.named if name != "self")
         disk = connect(Block, disk_name, timeout_s=None)
@@ -154,36 +103,7 @@ class Partitions(Server, Block):
         except BadLayout as error:
             print(f"{error} ({self.connection.info.origin})", file=sys.stderr)
             sys.exit(NO_RESTART)
-        self.parts = [Partition(self, disk, extent) for extent in extents]
-
-    def restore(self, badge: int) -> Interface | None:
-        """Partition `badge`. They are the same in every life."""
-        if not 0 < badge <= len(self.parts):
-            return None
-        part = self.parts[badge - 1]
-        self.export(part, badge)
-        return part
-
-    # --- badge 0: the disk as a whole, which nobody has -----------------------------------------
-
-    def capacity(self) -> int:
-        raise self._nobodys()
-
-    def read(self, first: int, into: Lent) -> int:
-        raise self._nobodys()
-
-    def write(self, first: int, data: Lent) -> int:
-        raise self._nobodys()
-
-    def flush(self) -> None:
-        raise self._nobodys()
-
-    def discard(self, first: int, count: int) -> None:
-        raise self._nobodys()
-
-    def _nobodys(self) -> Denied:
-        me = self.connection.slot
-        return Denied(f"{me} is called for one partition: `calls: [{{{me}: {{badge: 1}}}}]`")
+        self.disks = [Partition(self, disk, extent) for extent in extents]
 
 
 if __name__ == "__main__":

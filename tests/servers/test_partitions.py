@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servers.partitions import AT_ONCE, BadLayout, Extent, Partition, layout
-from ukernel.abi.errors import CallError, DeadUnknown, Poison
+from ukernel.abi.errors import CallError, DeadlinePassed, DeadUnknown, Poison
 from ukernel.abi.interface import Lent
 from ukernel.abi.services import SECTOR, DeviceFailed, OutOfRange
 
@@ -136,6 +136,7 @@ def test_what_nobody_waits_for_any_more_is_not_asked_again() -> None:
     rig.asked[0].wanted = False
     rig.end(0, DeadUnknown("dead"))
     assert rig.begun == []
+    assert isinstance(rig.asked[0].outcome, DeadlinePassed), "else the kernel takes it for in hand"
 
 
 def test_so_many_are_at_the_disk_and_the_others_wait_their_turn() -> None:
@@ -149,3 +150,4 @@ def test_so_many_are_at_the_disk_and_the_others_wait_their_turn() -> None:
     while rig.begun:
         rig.end(0, 512)
     assert [each.outcome for each in rig.asked].count(512) == AT_ONCE + 2
+    assert isinstance(rig.asked[AT_ONCE].outcome, DeadlinePassed)
