@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench linux-guest clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,11 @@ bench: $(VENV)/ready
 	mkdir -p build/bench
 	$(BIN)/ukernel bench ipc --json build/bench/ipc.json --plot build/bench
 	$(BIN)/ukernel bench net --json build/bench/net.json --plot build/bench
+	$(BIN)/ukernel bench vm --json build/bench/vm.json --plot build/bench
+
+# Debian's kernel and busybox for `engine: qemu`, see configs/linux.yaml. Nothing is installed.
+linux-guest:
+	@$(MAKE) --no-print-directory -C servers/vmm/linux OUT=$(CURDIR)/build/linux-guest
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

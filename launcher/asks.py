@@ -18,7 +18,7 @@ from ukernel.abi.interface import Interface, Operation, checker, typed
 from ukernel.abi.network import Network
 from ukernel.abi.vm import VirtualMachine
 from ukernel.lib.connection import error_of
-from ukernel.lib.stub import Stub, answer_of
+from ukernel.lib.stub import Stub, answer_of, pack_args
 
 
 class Called(NamedTuple):
@@ -40,12 +40,15 @@ DEEDS = ("pause", "resume", "discard")  # that are worth an event
 
 
 def askable(system: System, server: str, name: str) -> Called:
-    """The operation `name` of a server, if it may be asked. Raises LookupError, with what may."""
+    """The operation `name` of a server, if it may be asked now. Raises LookupError, with what
+    may."""
     spec = system.task(server).spec
     serves = MACHINE if server == MACHINE else spec and spec.serves
     interface, allowed = ASKABLE.get(serves or "", (Interface, ()))
     if name not in allowed:
         raise LookupError(f"{server} cannot be asked {name!r}, only {', '.join(allowed) or None}")
+    if name in DEEDS and server in system.moving:
+        raise LookupError(f"{server} is being copied or moved: {name} it when that is over")
     return called(server, interface, name)
 
 
@@ -91,13 +94,14 @@ class Ask:
         stub = system.reach(what.interface, what.server)
         assert isinstance(stub, Stub)
         self._connection, self._token = stub.connection, stub.token
-        self._called, self._body, self._patience_s = what, wire.pack(args), patience_s
+        self._called, self._patience_s = what, patience_s
+        self._caps, self._body = pack_args(what.operation, tuple(args))
         self._deadline_ns = time.monotonic_ns() + int(patience_s * 1e9)
         self._number = self._post()
 
     def _post(self) -> int:
         opcode = self._called.operation.number
-        return self._connection.post(self._token, opcode, self._body, (), self._deadline_ns)
+        return self._connection.post(self._token, opcode, self._body, self._caps, self._deadline_ns)
 
     def outcome(self) -> Any:
         """`{"result": value}` or `{"answer": name, "text": text}`; None while there is none.

@@ -20,7 +20,7 @@ PATIENCE_S = 10.0  # with a server
 
 
 class Asking(NamedTuple):
-    """A call that a plan wants made. Bytes are bytes in `args`, and hex in what comes of it."""
+    """A call that a plan wants made. Memory in `args` is the root task's."""
 
     server: str
     operation: str

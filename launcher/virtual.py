@@ -2,8 +2,9 @@
 
     vm-a: {image: heartbeat, memory: 4MiB, disk: {server: parts, badge: 1}}
 
-is `vm-a: {run: servers.vmm, serves: vm, calls: [{parts: {badge: 1, via: channel}}], ...}`. From
-there on nobody knows virtual machines: not the supervisor, nor placement, capabilities or chaos.
+is `vm-a: {run: servers.vmm, serves: vm, calls: [{parts: {badge: 1, via: channel}}], ...}`; with
+engine qemu it runs servers.vmm.qemu. From there on nobody knows virtual machines: not the
+supervisor, nor placement, capabilities or chaos.
 What is wrong with such a server is told in the words and at the place of its entry in `vms:`.
 """
 
@@ -16,7 +17,8 @@ from launcher.source import Keys
 from ukernel.abi.manifest import Arg, Link, Server, Vm
 from ukernel.abi.sizes import UNITS
 
-MONITOR, INTERFACE = "servers.vmm", "vm"
+MONITORS = {"unicorn": "servers.vmm", "qemu": "servers.vmm.qemu"}  # by engine
+INTERFACE = "vm"
 COPIES = 3  # the guest's memory, and two snapshots of it: one is whole while the other is written
 OVERHEAD = 128 * UNITS["MiB"]  # bytes beside them
 WINDOW = 16
@@ -52,7 +54,7 @@ def links(vm: Vm) -> dict[str, Link]:
 def _monitor(vm: Vm, of: Vm, guest: Guest) -> Server:
     """The monitor of `vm`, which has what `of` has."""
     server = Server(
-        run=MONITOR,
+        run=MONITORS[of.engine],
         serves=INTERFACE,
         priority=vm.priority,
         memory=COPIES * of.memory + OVERHEAD,
@@ -71,6 +73,7 @@ def _args(vm: Vm, of: Vm, guest: Guest) -> dict[str, Arg]:
     is no guest until one is loaded."""
     return {
         **of.args,
+        **_of_linux(of, guest),
         "engine": of.engine,
         "image": guest(of.image or ""),
         "memory": of.memory,
@@ -80,6 +83,16 @@ def _args(vm: Vm, of: Vm, guest: Guest) -> dict[str, Arg]:
         "nic": of.nic.server if of.nic is not None else "",
         "empty": vm.standby_for is not None,
     }
+
+
+def _of_linux(of: Vm, guest: Guest) -> dict[str, Arg]:
+    """What only a kernel has beside it."""
+    found: dict[str, Arg] = {}
+    if of.initrd is not None:
+        found["initrd"] = guest(of.initrd)
+    if of.append:
+        found["append"] = of.append
+    return found
 
 
 # --- what is wrong, in the words of the file ----------------------------------------------------

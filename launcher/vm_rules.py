@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from launcher.guests import built_in, guest_file
 from launcher.rules import Draft, Finding, hint
 from launcher.source import KEY, Keys
 from ukernel.abi.manifest import Vm
+from ukernel.abi.sizes import UNITS, text_of
 
-FROM_ITS_MACHINE = ("image", "engine", "memory", "disk", "nic", "snapshot_every", "args")
+OF_QEMU = ("initrd", "append")
+FROM_ITS_MACHINE = ("image", "engine", "memory", "disk", "nic", "snapshot_every", "args", *OF_QEMU)
+LEAST_OF_QEMU = 80 * UNITS["MiB"]  # Debian's kernel comes to its shell with that
+LINUX_GUEST = ("build", "linux-guest")  # the folder in which `make linux-guest` leaves it
 
 
 def names_are_not_servers(draft: Draft) -> Iterator[Finding]:
@@ -105,12 +110,49 @@ def objects_have_one_holder(draft: Draft) -> Iterator[Finding]:
                 yield Finding(use.keys, text)
 
 
+def keys_are_of_the_engine(draft: Draft) -> Iterator[Finding]:
+    for name, vm in draft.vms.items():
+        if vm.engine != "qemu" and vm.standby_for is None:
+            for key in OF_QEMU:
+                if key in vm.model_fields_set:
+                    text = (
+                        f"vms.{name}.{key}: only engine qemu has it; remove it, or say the engine"
+                    )
+                    yield Finding(("vms", name, key, KEY), text)
+
+
+def linux_has_room(draft: Draft) -> Iterator[Finding]:
+    for name, vm in draft.vms.items():
+        if vm.engine == "qemu" and vm.standby_for is None and vm.memory < LEAST_OF_QEMU:
+            least = text_of(LEAST_OF_QEMU)
+            text = f"vms.{name}.memory: {text_of(vm.memory)} is not enough for engine qemu"
+            yield Finding(("vms", name, "memory"), f"{text}; say at least {least}")
+
+
 def images_exist(draft: Draft) -> Iterator[Finding]:
     for name, vm in draft.vms.items():
-        if vm.image is not None and not guest_file(vm.image, draft.directory).is_file():
-            remedy = hint(vm.image, built_in(), "guests")
-            text = f"vms.{name}.image: no guest and no file {vm.image!r}{remedy}"
-            yield Finding(("vms", name, "image"), text)
+        for key, file in (("image", vm.image), ("initrd", vm.initrd)):
+            if file is not None and not guest_file(file, draft.directory).is_file():
+                text = f"vms.{name}.{key}: {_absent(vm, file)}"
+                yield Finding(("vms", name, key), text)
+
+
+def _absent(vm: Vm, file: str) -> str:
+    if Path(file).parts[-3:-1] == LINUX_GUEST:
+        return f"no file {file!r}: make it with `make linux-guest`"
+    if vm.engine == "qemu":
+        return f"no file {file!r}: name a kernel for a PC, such as that of `make linux-guest`"
+    return f"no guest and no file {file!r}{hint(file, built_in(), 'guests')}"
+
+
+def images_are_of_the_engine(draft: Draft) -> Iterator[Finding]:
+    for name, vm in draft.vms.items():
+        if (
+            vm.engine == "qemu"
+            and guest_file(vm.image or "", draft.directory) in built_in().values()
+        ):
+            text = f"vms.{name}.image: {vm.image} is a guest of engine unicorn"
+            yield Finding(("vms", name, "image"), f"{text}; name a kernel for a PC")
 
 
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
@@ -119,5 +161,8 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     standbys_have_a_machine,
     callees_fit,
     objects_have_one_holder,
+    keys_are_of_the_engine,
+    linux_has_room,
     images_exist,
+    images_are_of_the_engine,
 )

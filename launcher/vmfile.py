@@ -11,6 +11,7 @@ A file is whole or not there: it is written under another name, and renamed when
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -52,6 +53,8 @@ class Written(NamedTuple):
 def writing(path: Path) -> Iterator[BinaryIO]:
     """A file that becomes `path` at the end, unless something is raised. It stands where the image
     begins. Raises OSError."""
+    if path.exists() and not path.is_file():  # a device, say: a file would take its place
+        raise FileExistsError(errno.EEXIST, "it is there, and no file", str(path))
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with half.open("w+b", buffering=0) as file:

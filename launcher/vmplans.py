@@ -3,22 +3,27 @@
 A machine that is moved is stopped, copied and started elsewhere; until it is started there it can
 go on where it was, and does when anything goes wrong. From then on it is the other's: two never
 run, for they would write the same disk.
+
+Its image goes through memory that is lent to both monitors, by two windows in turn: the one is
+filled while the other is emptied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from launcher.errands import Asking, Clock, Declined, Plan, each, one
 from ukernel.abi.errors import CallError
 from ukernel.abi.sizes import text_of
-from ukernel.abi.vm import EMPTY, PAUSED, PIECE_BYTES, RUNNING
+from ukernel.abi.vm import EMPTY, PAUSED, RUNNING
+from ukernel.lib.memory import Region
 
-AT_ONCE = 8  # pieces under way: half of a monitor's window
+WINDOW = 2 << 20  # bytes
+ROOM = 2 * WINDOW  # of the memory that a plan needs
 
-Write = Callable[[bytes], None]
-Read = Callable[[int], bytes]  # so many bytes at most, one after the other; none at the end
+Write = Callable[[memoryview], None]
+Read = Callable[[memoryview], int]  # fills it with what is next; how many bytes, 0 at the end
 Wanted = Callable[[], bool]  # whether anybody still waits for it
 Steps = Generator[Sequence[Asking], Sequence[Any], None]
 TROUBLE = (CallError, Declined, OSError)  # what a step may end in
@@ -28,17 +33,33 @@ class CannotDo(Exception):
     """It was not done; all is as before unless the text says otherwise."""
 
 
-def save(name: str, write: Write, wanted: Wanted, clock: Clock) -> Plan:
+class Like(NamedTuple):
+    """What a monitor must have to go on with a machine."""
+
+    engine: str
+    memory: int  # bytes
+
+
+class Window(NamedTuple):
+    """A piece of an image, and where in memory it is for a while."""
+
+    offset: int  # in the image
+    length: int
+    at: int  # in the memory
+
+
+def save(name: str, write: Write, memory: Region, wanted: Wanted, clock: Clock) -> Plan:
     """Copy a virtual machine, which stands still meanwhile: `{engine, memory, size, pause_ms}`."""
     status = yield from one(name, "status")
     _check_movable(name, status)
     begun_s = clock()
     try:
         size = yield from one(name, "save")
-        for offsets in _rounds(size):
+        for window in _windows(size):
             _check_wanted(wanted)
-            for piece in (yield from _pieces(name, offsets)):
-                write(piece)
+            (length,) = yield from each(_filling(name, window, memory))
+            _check_full(window, length)
+            write(memory.view[window.at : window.at + length])
     except (*TROUBLE, CannotDo) as error:
         yield from _go_on(name, status)
         raise CannotDo(f"{name} was not copied: {error}") from None
@@ -48,25 +69,27 @@ def save(name: str, write: Write, wanted: Wanted, clock: Clock) -> Plan:
             "pause_ms": pause_ms}  # fmt: skip
 
 
-def load(name: str, engine: str, memory: int, read: Read, wanted: Wanted, clock: Clock) -> Plan:
+def load(name: str, like: Like, read: Read, memory: Region, wanted: Wanted, clock: Clock) -> Plan:
     """Continue a copy in place of what is there: `{ms}`. What was there is gone."""
     status = yield from one(name, "status")
-    if why := _unlike(name, status, engine, memory, "the copy"):
+    if why := _unlike(name, status, like, "the copy"):
         raise CannotDo(why)
     begun_s, offset = clock(), 0
     try:
         if status["state"] != EMPTY:
             yield from one(name, "discard")
-        while pieces := _read(read):
+        while length := read(memory.view[:WINDOW]):
             _check_wanted(wanted)
-            offset = yield from _load(name, offset, pieces)
+            yield from each(_emptying(name, Window(offset, length, 0), memory))
+            offset += length
         yield from one(name, "start_loaded")
     except (*TROUBLE, CannotDo) as error:
+        yield [Asking(name, "discard")]  # it does not begin later, when it may run elsewhere
         raise CannotDo(f"{name} was not restored, and is empty now: {error}") from None
     return {"ms": round((clock() - begun_s) * 1000, 1)}
 
 
-def migrate(source: str, target: str, wanted: Wanted, clock: Clock) -> Plan:
+def migrate(source: str, target: str, memory: Region, wanted: Wanted, clock: Clock) -> Plan:
     """Move a virtual machine: `{size, pause_ms}`, of which the pause is as long as it ran nowhere.
 
     Raises CannotDo; the text says where it is then.
@@ -75,15 +98,13 @@ def migrate(source: str, target: str, wanted: Wanted, clock: Clock) -> Plan:
     _check_movable(source, here)
     if there["state"] != EMPTY:
         raise CannotDo(f"{target} is {there['state']}: a virtual machine moves to an empty one")
-    if why := _unlike(target, there, here["engine"], here["memory"], source):
+    if why := _unlike(target, there, Like(here["engine"], here["memory"]), source):
         raise CannotDo(why)
-    begun_s = clock()
     try:
+        yield from one(target, "make_room")
+        begun_s = clock()
         size = yield from one(source, "save")
-        for offsets in _rounds(size):
-            _check_wanted(wanted)
-            pieces = yield from _pieces(source, offsets)
-            yield from _load(target, offsets[0], pieces)
+        yield from _carry(source, target, size, memory, wanted)
     except (*TROUBLE, CannotDo) as error:
         yield [Asking(target, "discard")]  # it runs nowhere but here, whatever comes of this
         yield from _go_on(source, here)
@@ -94,6 +115,18 @@ def migrate(source: str, target: str, wanted: Wanted, clock: Clock) -> Plan:
         yield [Asking(target, "pause")]
     yield from _forget(source, target)
     return {"size": size, "pause_ms": pause_ms}
+
+
+def _carry(source: str, target: str, size: int, memory: Region, wanted: Wanted) -> Steps:
+    """Fill each window with the image of the source while the target takes the one before."""
+    full: list[Window] = []
+    for window in _windows(size):
+        _check_wanted(wanted)
+        taken = [_emptying(target, before, memory) for before in full]
+        length, *_ = yield from each(_filling(source, window, memory), *taken)
+        _check_full(window, length)
+        full = [window]
+    yield from each(*(_emptying(target, last, memory) for last in full))
 
 
 def _start(source: str, target: str, here: dict[str, Any]) -> Steps:
@@ -143,56 +176,33 @@ def _check_wanted(wanted: Wanted) -> None:
         raise CannotDo("it was interrupted")
 
 
-def _unlike(name: str, status: dict[str, Any], engine: str, memory: int, what: str) -> str:
+def _check_full(window: Window, length: int) -> None:
+    if length != window.length:
+        raise CannotDo(f"the image ends at {window.offset + length}, too early")
+
+
+def _unlike(name: str, status: dict[str, Any], like: Like, what: str) -> str:
     """Why what comes from there cannot go on here; empty when it can."""
-    if status["engine"] != engine:
-        return f"{name} has engine {status['engine']}, and {what} {engine}: give it the same"
-    if status["memory"] != memory:
-        own, its = text_of(status["memory"]), text_of(memory)
+    if status["engine"] != like.engine:
+        return f"{name} has engine {status['engine']}, and {what} {like.engine}: give it the same"
+    if status["memory"] != like.memory:
+        own, its = text_of(status["memory"]), text_of(like.memory)
         return f"{name} has {own} of memory, and {what} {its}: give it the same"
     return ""
 
 
-# --- pieces --------------------------------------------------------------------------------------
+# --- windows -------------------------------------------------------------------------------------
 
 
-def _rounds(size: int) -> Iterator[range]:
-    """Offsets of pieces that are asked for at once."""
-    step = AT_ONCE * PIECE_BYTES
-    for start in range(0, size, step):
-        yield range(start, min(start + step, size), PIECE_BYTES)
+def _windows(size: int) -> Iterator[Window]:
+    """All of an image, by two windows in turn."""
+    for number, offset in enumerate(range(0, size, WINDOW)):
+        yield Window(offset, min(WINDOW, size - offset), number % 2 * WINDOW)
 
 
-def _pieces(name: str, offsets: range) -> Generator[Sequence[Asking], Sequence[Any], list[bytes]]:
-    """The image between these offsets. A piece that is shorter than it may be is asked on."""
-    told = yield from each(*(Asking(name, "image", (offset,)) for offset in offsets))
-    whole = []
-    for offset, text in zip(offsets, told, strict=True):
-        piece = bytes.fromhex(text)
-        end = min(offset + PIECE_BYTES, offsets.stop)
-        while offset + len(piece) < end:
-            more = bytes.fromhex((yield from one(name, "image", offset + len(piece))))
-            if not more:
-                raise CannotDo(f"the image ends at {offset + len(piece)} and not at {end}")
-            piece += more
-        whole.append(piece[: end - offset])
-    return whole
+def _filling(name: str, window: Window, memory: Region) -> Asking:
+    return Asking(name, "image", (window.offset, memory.lend(window.at, window.length)))
 
 
-def _load(
-    name: str, offset: int, pieces: Sequence[bytes]
-) -> Generator[Sequence[Asking], Sequence[Any], int]:
-    """Hand pieces over, the first of them at `offset`; where the next one begins."""
-    askings = []
-    for piece in pieces:
-        askings.append(Asking(name, "load", (offset, piece)))
-        offset += len(piece)
-    yield from each(*askings)
-    return offset
-
-
-def _read(read: Read) -> list[bytes]:
-    found: list[bytes] = []
-    while len(found) < AT_ONCE and (piece := read(PIECE_BYTES)):
-        found.append(piece)
-    return found
+def _emptying(name: str, window: Window, memory: Region) -> Asking:
+    return Asking(name, "load", (window.offset, memory.show(window.at, window.length)))

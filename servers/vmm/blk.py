@@ -16,10 +16,10 @@ from typing import NamedTuple
 from servers.vmm.device import SlowDevice, Ticket
 from servers.vmm.guest_memory import GuestMemory, Lendable, Span
 from servers.vmm.pieces import cut
-from servers.vmm.upstream import Failure, Loop, Upstream
 from ukernel.abi import virtio
 from ukernel.abi.services import SECTOR, Block
 from ukernel.abi.virtio import BLK_HEADER, BLK_ID_BYTES, BlkConfig, BlkStatus, BlkType, DeviceId
+from ukernel.lib.upstream import Failure, Loop, Upstream
 from ukernel.lib.virtio.blk import QUEUE_SIZE, SEG_MAX, parts
 from ukernel.lib.virtio.queue import Views, missing, scatter, split
 
@@ -69,7 +69,7 @@ class VmBlk(SlowDevice):
         sectors: int,
         read_only: bool = False,
     ) -> None:
-        self.upstream = Upstream(loop, block_by_kernel.capacity, self._pump)
+        self.upstream = Upstream(loop, block_by_kernel.capacity, self._pump, was=sectors)
         self._block = block
         self._sectors = sectors
         self._read_only = read_only

@@ -73,6 +73,7 @@ class Board:
         self.halted = ""
         self.wild: deque[Wild] = deque(maxlen=REMEMBERED)
         self.wild_times = 0
+        self.accesses = 0  # by the guest, of all that is here
         self._sink = sink
         self._clock = clock
         self._slots: list[Slot | None] = [None] * SLOTS
@@ -159,6 +160,7 @@ class Board:
         return None if due.ticks is None else due.ticks * NS_PER_TICK
 
     def load(self, address: int, size: int) -> int:
+        self.accesses += 1
         if VIRTIO <= address < VIRTIO_END:
             return self._load_virtio(address - VIRTIO, size)
         if CLINT <= address < CLINT + CLINT_BYTES and size >= 4:
@@ -176,6 +178,7 @@ class Board:
         return 0
 
     def store(self, address: int, size: int, value: int) -> None:
+        self.accesses += 1
         if VIRTIO <= address < VIRTIO_END:
             self._store_virtio(address - VIRTIO, size, value)
         elif CLINT <= address < CLINT + CLINT_BYTES and size >= 4:

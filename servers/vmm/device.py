@@ -37,6 +37,7 @@ class SlowDevice(VirtioMmio):
     def __init__(self, name: str, memory: GuestMemory, interrupt: Callable[[], None]) -> None:
         self.ram: Ram = memory.ram
         self.under_way = 0  # calls for requests, also for those from before a reset
+        self.finished = 0  # requests, since it was made
         self._tickets: dict[tuple[int, int], Ticket] = {}  # by queue and head
         self._status_before = 0
         super().__init__(name, memory, interrupt)
@@ -74,6 +75,7 @@ class SlowDevice(VirtioMmio):
         """Give a request back, if somebody waits for it."""
         if self.counts(ticket):
             del self._tickets[ticket.index, ticket.chain.head]
+            self.finished += 1
             ticket.queue.give(ticket.chain, written)
             self._tell_used(ticket.queue)
 

@@ -23,11 +23,22 @@ def load(data: bytes, memory: memoryview, base: int) -> int:
         raise BadElf("not a static program for RISC-V")
     if each != PROGRAM.size or table + each * count > len(data):
         raise BadElf("its program headers lie outside the file")
-    for number in range(count):
-        _segment(PROGRAM.unpack_from(data, table + each * number), data, memory, base)
+    for header in _headers(data):
+        _segment(header, data, memory, base)
     if not base <= entry < base + len(memory):
         raise BadElf(f"it begins at {entry:#x}, where there is no memory")
     return int(entry)
+
+
+def extent(data: bytes, base: int) -> int:
+    """Bytes of memory from `base` to the end of what `load` puts there."""
+    loaded = [(header[4], header[6]) for header in _headers(data) if header[0] == LOADED]
+    return max((address + in_memory - base for address, in_memory in loaded), default=0)
+
+
+def _headers(data: bytes) -> list[tuple[int, ...]]:
+    table, each, count = HEADER.unpack_from(data)[5], *HEADER.unpack_from(data)[9:11]
+    return [PROGRAM.unpack_from(data, table + each * number) for number in range(count)]
 
 
 def _segment(header: tuple[int, ...], data: bytes, memory: memoryview, base: int) -> None:

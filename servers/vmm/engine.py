@@ -49,8 +49,11 @@ class Bus(Protocol):
 class Engine(Protocol):
     """A processor and its memory. One thread runs it; only `kick` may come from others."""
 
-    def reset(self, pc: int) -> None:
-        """As after power-on, at `pc`. Also when its memory was replaced."""
+    strays: int  # accesses where neither memory nor bus is, of which it has told the guest
+
+    def reset(self, pc: int, used: int | None = None) -> None:
+        """As after power-on, at `pc`. Also when its memory was replaced, of which the first `used`
+        bytes may be anything, and the others are zeros; None: all may be anything."""
 
     def run(self, budget_us: int) -> Exit:
         """Let it run: at most about so long."""

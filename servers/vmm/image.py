@@ -1,12 +1,13 @@
 """image: a frozen machine as bytes, for a file or another monitor. Pages of zeros are left out.
 
-    HEAD     magic and version, CRC of all that follows, bytes of memory, bytes of state
-    memory   the same number again, and the bytes of state (so the CRC covers them)
+    HEAD     magic and version, bytes of memory, bytes of state
     state    processor, board and devices
-    pages    a bit for each page of memory, the first is the lowest of its byte: it has content
+    pages    a byte for each page of memory: 1 when it has content, or 0
     content  of those pages
+    SUM      CRC of all that is before it
 
-It is made of memory that must stay as it is, and piece by piece: nothing is copied before.
+Neither side waits for the other to sum it up: it is made of memory that must stay as it is, and
+summed up as it leaves piece by piece, and again as the pieces arrive.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import NamedTuple
 from zlib import crc32
 
-MAGIC = b"uKVM\x01\0\0\0"
-HEAD = struct.Struct("<8sI4x")
-SIZES = struct.Struct("<QQ")  # of memory, of state
+MAGIC = b"uKVM\x02\0\0\0"
+HEAD = struct.Struct("<8sQQ")
+SUM = struct.Struct("<I")
+WHOLE = crc32(SUM.pack(0))  # the CRC of anything that ends with its own CRC
 PAGE = 4096
-ZEROS = bytes(PAGE)
+BLOCK = 64 << 10  # bytes that are looked at once
+ZEROS, NOTHING = bytes(BLOCK), bytes(PAGE)  # in a block, in a page
+EMPTY, CONTENT = b"\0", b"\1"  # pages
 
 
 class BadImage(Exception):
@@ -40,80 +45,123 @@ class Image:
     """Of a machine with this state and this memory."""
 
     def __init__(self, state: bytes, memory: memoryview) -> None:
-        bits = bytearray(-(-len(memory) // PAGE // 8))
-        for page in range(len(memory) // PAGE):
-            if bytes(memory[page * PAGE : (page + 1) * PAGE]) != ZEROS:
-                bits[page >> 3] |= 1 << (page & 7)
-        rest = SIZES.pack(len(memory), len(state)) + state + bytes(bits)
-        content = [memory[run.begin : run.end] for run in _runs(bits, len(memory)) if run.content]
-        crc = 0
-        for piece in (memoryview(rest), *content):
-            crc = crc32(piece, crc)
-        self._pieces = [memoryview(HEAD.pack(MAGIC, crc) + rest), *content]
-        self._begins = [0]
-        for piece in self._pieces:
-            self._begins.append(self._begins[-1] + len(piece))
-        self.size = self._begins.pop()
+        pages = _pages(memory)
+        head = HEAD.pack(MAGIC, len(memory), len(state)) + state + pages
+        content = [memory[run.begin : run.end] for run in _runs(pages) if run.content]
+        self._pieces = [memoryview(head), *content]
+        *self._begins, self._end = accumulate(map(len, self._pieces), initial=0)
+        self.size = self._end + SUM.size
+        self._crc, self._summed = 0, 0  # of so many bytes from the first one
 
-    def read(self, offset: int, most: int) -> bytes:
-        """Bytes from `offset`, at most so many; none at the end."""
-        found = bytearray()
-        number = bisect_right(self._begins, offset) - 1
-        while number < len(self._pieces) and len(found) < most:
-            at = offset + len(found) - self._begins[number]
-            found += self._pieces[number][at : at + most - len(found)]
-            number += 1
-        return bytes(found)
+    def fill(self, offset: int, into: memoryview) -> int:
+        """Put what is at `offset` into memory, as much as there is room for; how many bytes."""
+        end = max(offset, min(offset + len(into), self.size))
+        at = 0
+        for piece in self._between(offset, min(end, self._end)):
+            into[at : at + len(piece)] = piece
+            at += len(piece)
+        self._sum_up(min(end, self._end))
+        if end > self._end:
+            last = SUM.pack(self._crc)[offset + at - self._end : end - self._end]
+            into[at : at + len(last)] = last
+        return end - offset
+
+    def _sum_up(self, end: int) -> None:
+        for piece in self._between(self._summed, end):
+            self._crc = crc32(piece, self._crc)
+        self._summed = max(self._summed, end)
+
+    def _between(self, begin: int, end: int) -> Iterator[memoryview]:
+        number = bisect_right(self._begins, begin) - 1
+        while begin < end:
+            at = begin - self._begins[number]
+            piece = self._pieces[number][at : at + end - begin]
+            yield piece
+            begin, number = begin + len(piece), number + 1
+
+
+class Arriving:
+    """An image that comes piece by piece, into memory which nobody else writes."""
+
+    def __init__(self, room: memoryview) -> None:
+        self._room, self._crc = room, 0
+        self.size = 0  # bytes that have come
+
+    def take(self, offset: int, piece: memoryview) -> None:
+        """Keep what is new of it. Raises BadImage."""
+        if offset > self.size:
+            raise BadImage(f"a piece of {len(piece)} bytes at {offset}, after {self.size} bytes")
+        begin, end = self.size, offset + len(piece)
+        if end > len(self._room):
+            raise BadImage(f"it has more than the {len(self._room)} bytes that it could have here")
+        if end > begin:
+            self._room[begin:end] = piece[begin - offset :]
+            self._crc = crc32(self._room[begin:end], self._crc)
+            self.size = end
+
+    def state(self, memory: int) -> bytes:
+        """The state of a machine with so much memory, if all of it has come. Raises BadImage."""
+        data = self._room[: self.size]
+        if len(data) < HEAD.size + SUM.size:
+            raise BadImage(f"{len(data)} bytes are no image of a virtual machine")
+        magic, size, length = HEAD.unpack_from(data)
+        if magic != MAGIC:
+            raise BadImage("it is no image of a virtual machine, or one of another version")
+        if size != memory:
+            raise BadImage(f"its machine has {size} bytes of memory, and this one {memory}")
+        pages, at = self._parts(size, length)
+        used = pages.count(CONTENT)
+        if used + pages.count(EMPTY) != size // PAGE or len(data) != at + used * PAGE + SUM.size:
+            raise BadImage("there is not all of it, or more")
+        if self._crc != WHOLE:
+            raise BadImage("its checksum is wrong: it has been changed")
+        return bytes(data[HEAD.size : HEAD.size + length])
+
+    def unfold(self, memory: memoryview) -> None:
+        """Have its memory in `memory`; `state` has checked it."""
+        _, size, length = HEAD.unpack_from(self._room)
+        pages, at = self._parts(size, length)
+        for begin, end, content in _runs(pages):
+            if content:
+                memory[begin:end] = self._room[at : at + end - begin]
+                at += end - begin
+            else:
+                _clear(memory[begin:end])
+
+    def _parts(self, size: int, length: int) -> tuple[bytes, int]:
+        """What is said of its pages, and where their content begins."""
+        begin = HEAD.size + length
+        end = begin + size // PAGE
+        return bytes(self._room[begin : min(end, self.size)]), end
 
 
 def overhead(memory: int) -> int:
     """Bytes that an image has at most besides state and memory."""
-    return HEAD.size + SIZES.size + -(-memory // PAGE // 8)
+    return HEAD.size + memory // PAGE + SUM.size
 
 
-def state_of(data: memoryview, memory: int) -> bytes:
-    """The state in an image of a machine with so much memory, if it is whole. Raises BadImage."""
-    if len(data) < HEAD.size + SIZES.size:
-        raise BadImage(f"{len(data)} bytes are no image of a virtual machine")
-    magic, crc = HEAD.unpack_from(data)
-    if magic != MAGIC:
-        raise BadImage("it is no image of a virtual machine, or one of another version")
-    size, length = SIZES.unpack_from(data, HEAD.size)
-    if size != memory:
-        raise BadImage(f"its machine has {size} bytes of memory, and this one {memory}")
-    start = HEAD.size + SIZES.size
-    bits = data[start + length : start + length + -(-memory // PAGE // 8)]
-    pages = sum(byte.bit_count() for byte in bits)
-    if len(data) != start + length + len(bits) + pages * PAGE:
-        raise BadImage("there is not all of it, or more")
-    if crc32(data[HEAD.size :]) != crc:
-        raise BadImage("its checksum is wrong: it has been changed")
-    return bytes(data[start : start + length])
-
-
-def unfold(data: memoryview, memory: memoryview) -> None:
-    """Have the memory of an image in `memory`; `state_of` has checked the image."""
-    _, length = SIZES.unpack_from(data, HEAD.size)
-    start = HEAD.size + SIZES.size + length
-    at = start + -(-len(memory) // PAGE // 8)
-    for begin, end, content in _runs(bytes(data[start:at]), len(memory)):
-        if content:
-            memory[begin:end] = data[at : at + end - begin]
-            at += end - begin
+def _pages(memory: memoryview) -> bytes:
+    found = bytearray()
+    for begin in range(0, len(memory), BLOCK):
+        block = bytes(memory[begin : begin + BLOCK])
+        pages = range(0, len(block), PAGE)
+        if ZEROS.startswith(block):
+            found += EMPTY * len(pages)
         else:
-            memory[begin:end] = bytes(end - begin)
+            found += bytes(not block.startswith(NOTHING, at) for at in pages)
+    return bytes(found)
 
 
-def _runs(bits: bytes | bytearray, memory: int) -> Iterator[Run]:
-    pages = memory // PAGE
+def _runs(pages: bytes) -> Iterator[Run]:
     begin = 0
-    while begin < pages:
-        content, end = _bit(bits, begin), begin + 1
-        while end < pages and _bit(bits, end) == content:
-            end += 1
+    while begin < len(pages):
+        content = pages.startswith(CONTENT, begin)
+        end = pages.find(EMPTY if content else CONTENT, begin)
+        end = len(pages) if end < 0 else end
         yield Run(begin * PAGE, end * PAGE, content)
         begin = end
 
 
-def _bit(bits: bytes | bytearray, page: int) -> bool:
-    return bool(bits[page >> 3] >> (page & 7) & 1)
+def _clear(memory: memoryview) -> None:
+    for begin in range(0, len(memory), BLOCK):
+        memory[begin : begin + BLOCK] = ZEROS[: len(memory) - begin]

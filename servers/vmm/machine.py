@@ -18,15 +18,16 @@ from servers.vmm.board import RAM, BadBoard, Board
 from servers.vmm.guest_memory import GuestMemory, Ram
 from servers.vmm.net import VmNet
 from servers.vmm.settings import Settings
-from servers.vmm.upstream import Loop, Upstream
 from servers.vmm.window import Window
 from ukernel.abi import wire
 from ukernel.abi.network import Ethernet
 from ukernel.abi.services import Block
 from ukernel.abi.virtio import Status
 from ukernel.lib.stub import by_kernel, connect
+from ukernel.lib.upstream import Loop, Upstream
 from ukernel.lib.virtio import state as device_state
 from ukernel.lib.virtio.console import Console
+from ukernel.lib.virtio.dma import Fault
 from ukernel.lib.virtio.rng import Rng
 from ukernel.lib.virtio.transport import VirtioMmio
 
@@ -41,6 +42,7 @@ D = TypeVar("D", bound=VirtioMmio)
 Interrupt = Callable[[], None]
 CONFIG, CONFIG_END, CONFIG_MAGIC = 8, 12, b"UKCF"  # where guests/start.S has its configuration
 CONSOLE, DISK, NIC, RANDOM = range(4)  # slots
+SAID = 4  # faults of each device
 
 
 class BadMachine(Exception):
@@ -52,6 +54,7 @@ class Host(Loop, Protocol):
 
     @property
     def connection(self) -> Any: ...
+    def say(self, text: str) -> None: ...
 
 
 class Machine:
@@ -61,6 +64,7 @@ class Machine:
     def __init__(
         self, host: Host, settings: Settings, sink: Callable[[bytes], None], plugged: bool
     ) -> None:
+        self._host = host
         self._settings = settings
         self.ram = Ram(host.region("ram", settings.memory), RAM)
         self._blank = True  # its memory is all zeros
@@ -84,12 +88,13 @@ class Machine:
             view[:] = bytes(len(view))
         self._blank = False
         try:
-            entry = elf.load(self._settings.program.read_bytes(), view, RAM)
+            program = self._settings.program.read_bytes()
+            entry = elf.load(program, view, RAM)
         except (OSError, elf.BadElf) as error:
             raise BadMachine(f"{self._settings.image}: {error}") from None
         if self._settings.ip and bytes(view[CONFIG:CONFIG_END]) == CONFIG_MAGIC:
             view[CONFIG_END : CONFIG_END + 4] = inet_aton(self._settings.ip)
-        self.engine.reset(entry)
+        self.engine.reset(entry, elf.extent(program, RAM))
 
     def save(self) -> bytes:
         """All but the memory."""
@@ -120,10 +125,11 @@ class Machine:
         return all(window.idle for window in self.windows)
 
     @property
-    def faults(self) -> int:
-        """What the guest did wrong with its devices, and in addresses."""
-        wrong = sum(window.device.faults.total for window in self.windows)
-        return wrong + self.board.wild_times
+    def wrongs(self) -> dict[str, int]:
+        """How often the guest did wrong: on the bus, where nothing is; where no memory is; and with
+        each device."""
+        devices = {w.device.name: w.device.faults.total for w in self.windows}
+        return {"bus": self.board.wild_times, "memory": self.engine.strays, **devices}
 
     def plug(self, plugged: bool) -> None:
         """Whether frames for it are to come here."""
@@ -136,17 +142,8 @@ class Machine:
             return self.console.feed(data)
         return self.board.feed(data)
 
-    @property
-    def wants_retry(self) -> bool:
-        """Whether `retry` is to be called after a while."""
-        return any(upstream.wants_retry for upstream in self._upstreams())
-
-    def retry(self) -> None:
-        for upstream in self._upstreams():
-            if upstream.wants_retry:
-                upstream.retry()
-
-    def _upstreams(self) -> list[Upstream]:
+    def upstreams(self) -> list[Upstream]:
+        """The servers behind its devices."""
         return [device.upstream for device in (self.disk, self.nic) if device is not None]
 
     def _disk(self, host: Host, name: str) -> VmBlk | None:
@@ -171,9 +168,15 @@ class Machine:
 
         return self._plug(NIC, "nic", make)
 
+    def _told(self, fault: Fault) -> None:
+        """A device has refused something: the first few are said, and all are counted."""
+        if self.wrongs[fault.device] <= SAID:
+            self._host.say(f"{fault.device}: {fault.why}")
+
     def _plug(self, number: int, name: str, make: Callable[[GuestMemory, Interrupt], D]) -> D:
         window = Window(self.board.line(number))
-        device = window.device = make(GuestMemory(name, self.ram), window.interrupt)
+        memory = GuestMemory(name, self.ram, self._host.connection.slot, self._told)
+        device = window.device = make(memory, window.interrupt)
         self.windows.append(window)
         self.board.plug(number, window)
         return device

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from servers.vmm.device import SlowDevice, Ticket
 from servers.vmm.guest_memory import GuestMemory
-from servers.vmm.upstream import Failure, Loop, Upstream
 from ukernel.abi import network
 from ukernel.abi.network import Card, Ethernet
 from ukernel.abi.virtio import (
@@ -28,6 +27,7 @@ from ukernel.abi.virtio import (
     NetConfig,
     Status,
 )
+from ukernel.lib.upstream import Failure, Loop, Upstream
 from ukernel.lib.virtio.net import ALWAYS, QUEUE_SIZE, parts
 from ukernel.lib.virtio.offload import CAME, ETHERNET, PLAIN, BadFrame, checked, real
 from ukernel.lib.virtio.queue import DeviceQueue, QueueFault, scatter
@@ -71,7 +71,7 @@ class VmNet(SlowDevice):
         card: Card,
         plugged: bool = True,
     ) -> None:
-        self.upstream = Upstream(loop, ethernet_by_kernel.card, self._listen)
+        self.upstream = Upstream(loop, ethernet_by_kernel.card, self._listen, was=card)
         self._ethernet = ethernet
         self.mtu = card.mtu
         self.sent = self.received = self.dropped = 0  # frames

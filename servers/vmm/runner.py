@@ -46,8 +46,18 @@ class Runner:
 
     @property
     def settled(self) -> bool:
-        """There is something worth a snapshot: no state between two others."""
+        """There is something worth a snapshot, now and again."""
         return self.state in (RUNNING, HALTED) and not self._reset_at_ns
+
+    @property
+    def whole(self) -> bool:
+        """There is a guest that can go on, and it is in no state between two others."""
+        return self.state in (RUNNING, PAUSED) and not self._reset_at_ns
+
+    @property
+    def wrongs(self) -> dict[str, int]:
+        """What the guest did wrong, by where: the rest of it is the machine's."""
+        return {**self.machine.wrongs, "processor": self.faults}
 
     # --- for the monitor ------------------------------------------------------------------------
 
@@ -152,7 +162,8 @@ class Runner:
     def _to_be_reset(self, why: str) -> None:
         self.machine.board.reset()  # its devices have to come to an end
         self._reset_at_ns = max(1, self._last_reset_ns + RESET_EVERY_NS)
-        self._tell(why)
+        wrongs = [f"{where} {times}" for where, times in self.wrongs.items() if times]
+        self._tell(f"{why}; what it did wrong so far: {', '.join(wrongs) or 'nothing'}")
 
     def _reset(self, now_ns: int) -> None:
         self._last_reset_ns, self._reset_at_ns = now_ns, 0

@@ -14,7 +14,9 @@ SUFFIX = ".elf"
 PAGE = 4096
 LEAST_MEMORY = 1 << 16
 MOST_MEMORY = 16 << 30
-ENGINES = ("unicorn",)
+UNICORN, QEMU = "unicorn", "qemu"
+OF_QEMU = ("initrd", "append", "accel")  # settings that no other engine has
+ACCELS = ("auto", "kvm", "tcg")
 
 
 class BadSettings(Exception):
@@ -23,32 +25,41 @@ class BadSettings(Exception):
 
 class Settings(NamedTuple):
     image: str = ""  # the file of the guest, or the name of one that comes with us
-    engine: str = ENGINES[0]
+    engine: str = UNICORN
     memory: int = 16 << 20  # bytes
     share: int = 100  # percent of one CPU
     snapshot_every_ms: int = 0  # 0: never
     disk: str = ""  # who it is called by, "" without one
     nic: str = ""
     empty: bool = False  # there is no guest until one is loaded
-    ip: str = ""  # the IPv4 address that a guest of ours is to have
+    ip: str = ""  # the IPv4 address that a guest of ours is to have; of Linux, with /24 or so
+    initrd: str = ""  # a file; for Linux
+    append: str = ""  # what is added to its command line
+    accel: str = ACCELS[0]  # how QEMU executes it
 
     @classmethod
-    def of(cls, args: Mapping[str, Any]) -> Settings:
-        """Raises BadSettings."""
-        if unknown := sorted(args.keys() - set(cls._fields)):
-            raise BadSettings(f"args.{unknown[0]}: a monitor knows {', '.join(cls._fields)}")
+    def of(cls, args: Mapping[str, Any], engine: str = UNICORN) -> Settings:
+        """Of a monitor with this engine. Raises BadSettings."""
+        known = [name for name in cls._fields if engine == QEMU or name not in OF_QEMU]
+        if unknown := sorted(args.keys() - set(known)):
+            raise BadSettings(f"args.{unknown[0]}: a monitor knows {', '.join(known)}")
         memory = bytes_of(args.get("memory", cls().memory)) or 0
         if not LEAST_MEMORY <= memory <= MOST_MEMORY or memory % PAGE:
             raise BadSettings(f"args.memory is {args['memory']!r}: say whole pages, such as 4MiB")
-        made = cls(**{**args, "memory": memory})
+        made = cls(**{"engine": engine, **args, "memory": memory})
         for name, most in (("share", 100), ("snapshot_every_ms", 1 << 40)):
             value = getattr(made, name)
             if type(value) is not int or not (name == "share") <= value <= most:
                 raise BadSettings(f"args.{name} is {value!r}: a whole number up to {most}")
-        if made.engine not in ENGINES:
-            raise BadSettings(f"args.engine is {made.engine!r}: say {' or '.join(ENGINES)}")
-        if made.ip and not _is_address(made.ip):
-            raise BadSettings(f"args.ip is {made.ip!r}: say an address such as 10.0.0.2")
+        if made.engine != engine:
+            raise BadSettings(
+                f"args.engine is {made.engine!r}: say {engine}, or run another monitor"
+            )
+        if made.accel not in ACCELS:
+            raise BadSettings(f"args.accel is {made.accel!r}: say {' or '.join(ACCELS)}")
+        if made.ip and not _is_address(made.ip, prefixed=engine == QEMU):
+            example = "10.0.0.2/24" if engine == QEMU else "10.0.0.2"
+            raise BadSettings(f"args.ip is {made.ip!r}: say an address such as {example}")
         if not made.image and not made.empty:
             raise BadSettings("args.image is missing: say what the machine is to run")
         return made
@@ -60,8 +71,12 @@ class Settings(NamedTuple):
         return own if "/" not in self.image and own.is_file() else Path(self.image)
 
 
-def _is_address(text: object) -> bool:
+def _is_address(text: object, *, prefixed: bool) -> bool:
     try:
-        return isinstance(text, str) and len(inet_aton(text)) == len(text.split("."))
+        address, slash, prefix = str(text).partition("/")
+        in_range = prefix.isdecimal() and int(prefix) <= 32
+        return len(inet_aton(address)) == len(address.split(".")) and (
+            in_range if prefixed else not slash
+        )
     except OSError:
         return False

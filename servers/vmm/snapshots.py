@@ -22,8 +22,9 @@ MAGIC = 0x754B_564D_0001  # also says which layout this is
 HEAD = struct.Struct("<QQQQQQ")
 GENERATION = 1  # a word
 PAGE = 4096
-STATE_ROOM = 512 << 10
+STATE_ROOM = 1 << 20
 MEMORY = PAGE + STATE_ROOM
+STEP = 1 << 20  # bytes that are copied at once
 
 
 class TooLarge(Exception):
@@ -60,7 +61,9 @@ class Snapshots:
         number, latest = generations.index(min(generations)), max(generations)
         region, words = self._regions[number], self._words[number]
         words[GENERATION] = 0
-        region[MEMORY : MEMORY + self._size] = memory
+        for at in range(0, self._size, STEP):  # other threads have their turn between two
+            end = min(at + STEP, self._size)
+            region[MEMORY + at : MEMORY + end] = memory[at:end]
         region[PAGE : PAGE + len(state)] = state
         HEAD.pack_into(region, 0, MAGIC, 0, now_ns, len(memory), len(state), crc32(state))
         words[GENERATION] = latest + 1

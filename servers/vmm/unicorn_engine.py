@@ -98,17 +98,19 @@ class UnicornEngine:
         self._pinned: Any = (ctypes.c_char * len(self.memory)).from_buffer(self.memory)
         self._fields: Fields = {}
         self._uc: Any = None
+        self.strays = 0
         self._guard = Lock()  # nobody stops an emulator that is gone
         self._hands = ByHand(self.memory, RAM, bus)
-        self.reset(RAM)
+        self.reset(RAM, used=0)  # a program or a state is still to come
         self._alarm = Alarm(self._ring)
 
     # --- engine.Engine --------------------------------------------------------------------------
 
-    def reset(self, pc: int) -> None:
-        """A new emulator: it knows nothing of the memory as it was."""
+    def reset(self, pc: int, used: int | None = None) -> None:
+        """A new emulator: it knows nothing of the memory as it was. What is not looked at takes no
+        time, and no memory either."""
         self._dispose()
-        self.counts = atomics.found(self.memory)  # instructions, instead of being stopped
+        self.counts = atomics.found(self.memory[:used])  # instructions, instead of being stopped
         self._rate = FIRST_RATE
         uc = unicorn.Uc(const.UC_ARCH_RISCV, const.UC_MODE_RISCV64)
         uc.ctl_set_tcg_buffer_size(CODE_BYTES)
@@ -318,6 +320,7 @@ class UnicornEngine:
             cause = FAULTS[error]
         else:
             return f"the emulator stopped at {hart.pc:#x}: {unicorn.UcError(error)}"
+        self.strays += cause in exceptions.OF_NOWHERE
         code = 0 if cause in exceptions.OF_FETCH else self._hands.fetch(self.registers, hart.pc)
         if cause == Cause.ILLEGAL and self._hands.read_time(self.registers, hart, code):
             self._uc.context_restore(self._context)

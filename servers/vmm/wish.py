@@ -13,6 +13,7 @@ class Wish(IntEnum):
     RUN = 1
     STAND = 2  # it was paused
     EMPTY = 3  # it was given up
+    OFF = 4  # it has switched itself off, and no snapshot says so
 
 
 class Wishes:

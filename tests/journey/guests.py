@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tests.adversary.world import World
 from ukernel.abi.vm import VirtualMachine, VmStatus
+from ukernel.lib.memory import Region
 
 PERIODS = 10  # of 10 ms, in a line of the heartbeat
 SNAPSHOT_PERIODS = 20
 LATE = 30  # periods, that anything may be late on a busy machine
 TICKS = 100_000  # of the guest's clock, in a period
+PIECE = 20_000  # bytes of an image, of which there are some
 
 
 class Machine:
@@ -73,15 +77,30 @@ def kill(world: World, name: str) -> None:
     world.ready(name, life)
 
 
+@contextmanager
+def lent(machine: Machine) -> Iterator[tuple[VirtualMachine, Region]]:
+    """Its monitor as the launcher asks it, and memory for pieces of its image."""
+    system = machine.world.system
+    assert system.kernel is not None
+    memory = Region(system.kernel.connection, "piece", PIECE)
+    yield system.reach(VirtualMachine, machine.name), memory
+    memory.end()
+
+
 def copy_of(machine: Machine) -> bytes:
-    size, data = machine.stub.save(), b""
-    while piece := machine.stub.image(len(data)):
-        data += piece
-    assert len(data) == size < 100_000  # of 2 MiB
-    assert machine.stub.image(size // 2) == data[size // 2 :][: 32 << 10]
+    with lent(machine) as (monitor, memory):
+        size, data = monitor.save(), b""
+        while length := monitor.image(len(data), memory.lend(0, PIECE)):
+            data += memory.view[:length]
+        assert len(data) == size < 100_000  # of 2 MiB
+        assert monitor.image(size // 2, memory.lend(0, 100)) == 100
+        assert memory.view[:100] == data[size // 2 :][:100]
     return data
 
 
 def put(machine: Machine, data: bytes) -> None:
-    for at in range(0, len(data), 10_000):
-        machine.stub.load(at, data[at : at + 10_000])
+    with lent(machine) as (monitor, memory):
+        for at in range(0, len(data), PIECE):
+            piece = data[at : at + PIECE]
+            memory.view[: len(piece)] = piece
+            monitor.load(at, memory.show(0, len(piece)))

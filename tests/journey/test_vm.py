@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from launcher import asks, moves
 from launcher.config import load
 from launcher.system import System
 from tests.adversary.world import World
 from tests.conftest import own_runtime_dir
-from tests.journey.guests import LATE, PERIODS, SNAPSHOT_PERIODS, Machine, copy_of, kill, put
+from tests.journey.guests import LATE, PERIODS, SNAPSHOT_PERIODS, Machine, copy_of, kill, lent, put
+from ukernel.abi.errors import CallError
 from ukernel.abi.network import Network, TimedOut
 from ukernel.abi.services import SECTOR, Block
 from ukernel.abi.syscalls import READY
 from ukernel.abi.vm import EMPTY, HALTED, PAUSED, RUNNING, BadImage, WrongState
+from ukernel.lib.stub import begin
 
 AT_ONCE = "restart: {max_restarts: 1000, backoff: {first_ms: 0}}"
 SYSTEM = f"""
@@ -51,7 +55,7 @@ vms:
     snapshot_every: 50ms
     args: {{ip: 10.0.0.9}}
     {AT_ONCE}
-  hello: {{image: hello, memory: 1MiB, share: 50}}
+  hello: {{image: hello, memory: 1MiB, share: 50, snapshot_every: 50ms, {AT_ONCE}}}
   beat:
     image: heartbeat
     memory: 2MiB
@@ -113,6 +117,17 @@ def test_hello(world: World) -> None:
         hello.stub.resume()
 
 
+def test_off_is_off_until_somebody_presses_the_button(world: World) -> None:
+    hello = Machine(world, "hello")
+    world.until(lambda: hello.status().snapshot_age_ms, "a snapshot")
+    kill(world, "hello")
+    world.until(lambda: hello.status().state == HALTED, "it to be off again")
+    hello.forget()
+    world.system.restart("hello")
+    world.ready("hello", 3)
+    hello.shows("hello from hart 0\nthree ticks, bye\n")
+
+
 def test_one_who_is_paused_stands_still(world: World, beat: Machine) -> None:
     beat.beats()
     assert beat.stub.enter(b"typed into the void") == 19
@@ -154,6 +169,43 @@ def test_a_machine_that_was_paused_is_paused_after_a_death(world: World, beat: M
     assert beat.status().state == PAUSED
     beat.stub.resume()
     beat.beats()
+
+
+def test_an_orderly_end_costs_it_nothing_while_it_is_paused(world: World, beat: Machine) -> None:
+    beat.beats()
+    beat.stub.pause()
+    uptime_ms, life = beat.status().uptime_ms, world.slot("beat").life
+    world.system.restart("beat")
+    world.ready("beat", life + 1)
+    assert (beat.status().state, beat.status().uptime_ms) == (PAUSED, uptime_ms)
+    beat.stub.resume()
+    beat.beats(1)
+
+
+def test_who_is_discarded_before_it_goes_on_does_not(world: World) -> None:
+    """Its disk has not ended what was begun: so long it waits, and nothing else is loaded."""
+    check = Machine(world, "check")
+    copied = copy_of(check)
+    check.stub.resume()
+    world.system.signal("disk", signal.SIGSTOP)
+    check.forget()
+    world.until(
+        lambda: check.status() and not check.stub.output(check.at).data, "it to wait for its disk"
+    )
+    check.stub.discard()
+    put(check, copied)
+    starting = begin(check.stub.start_loaded)
+    for wrong in (check.stub.start_loaded, lambda: put(check, copied)):
+        with pytest.raises(WrongState, match="it is about to go on from what was loaded"):
+            wrong()
+    check.stub.discard()
+    with pytest.raises(WrongState, match="discarded meanwhile"):
+        starting.result()
+    put(check, copied)
+    starting = begin(check.stub.start_loaded)
+    world.system.signal("disk", signal.SIGCONT)
+    starting.result()
+    check.shows(r"(diskcheck \d+ sectors 128 wrong 0 errors 0\n){2}")
 
 
 def test_no_byte_is_wrong_whatever_happens_to_the_disk(world: World) -> None:
@@ -202,6 +254,27 @@ def test_a_machine_moves_to_another_monitor(
     beat.beats()
 
 
+def test_nobody_else_touches_a_machine_that_moves(world: World, beat: Machine) -> None:
+    """Or who gives up would empty the monitor that another has moved it to."""
+    system, there = world.system, Machine(world, "beat2")
+    last = beat.beats(1)
+    move = moves.migrate(system, "beat", "beat2")
+    for source, target in (("beat", "beat2"), ("check", "beat2"), ("beat2", "beat")):
+        with pytest.raises(CallError, match="being copied or moved already"):
+            moves.migrate(system, source, target)
+    with pytest.raises(CallError, match="beat: being copied or moved already"):
+        moves.save(system, "beat", 0)
+    with pytest.raises(LookupError, match="is being copied or moved: resume it when"):
+        asks.askable(system, "beat", "resume")
+    assert world.until(move.outcome, "the end of the move")["size"] > 0
+    there.at = beat.at
+    assert there.beats(1) >= last
+    world.until(moves.migrate(system, "beat2", "beat").outcome, "the end of the move")
+    asks.askable(system, "beat", "resume")
+    beat.at = there.at
+    beat.beats(1)
+
+
 def test_a_guest_on_the_network_answers_in_its_next_life_too(world: World) -> None:
     net = world.system.reach(Network, "net")
     echoing = Machine(world, "echoing")
@@ -226,9 +299,9 @@ def answers(net: Network) -> bool:
 def test_what_is_no_image_is_refused(world: World, beat: Machine) -> None:
     there = Machine(world, "beat2")
     with pytest.raises(WrongState, match="it is running"):
-        beat.stub.load(0, b"x")
-    with pytest.raises(WrongState, match="nothing is saved"):
-        beat.stub.image(0)
+        put(beat, b"x")
+    with lent(beat) as (monitor, memory), pytest.raises(WrongState, match="nothing is saved"):
+        monitor.image(0, memory.lend(0, 100))
     whole = copy_of(beat)
     beat.stub.resume()
     half, changed, more = whole[:-1], bytearray(whole), whole + b"x"
@@ -237,25 +310,10 @@ def test_what_is_no_image_is_refused(world: World, beat: Machine) -> None:
         put(there, data or b"x")
         with pytest.raises(BadImage):
             there.stub.start_loaded()
-    with pytest.raises(BadImage, match="a piece of"):
-        there.stub.load(5, b"x")
+    with lent(there) as (monitor, memory), pytest.raises(BadImage, match="a piece of"):
+        monitor.load(5, memory.show(0, 1))
     assert there.status().state == EMPTY
     there.stub.discard()
-
-
-def test_a_hostile_guest_is_counted_and_reset_and_nobody_else_feels_it(
-    world: World, beat: Machine
-) -> None:
-    hostile = Machine(world, "hostile")
-    world.until(lambda: hostile.status().resets > 0, "the end of its handler")
-    hostile.shows(r"phase 10, without a handler\nhostile: phase 1,")
-    status = hostile.status()
-    assert status.faults > 50
-    assert status.state == RUNNING
-    assert world.slot("hostile").life == 1
-    rows = world.system.slots().values()
-    assert [row.faults for row in rows] == [0] * len(rows)
-    assert beat.beats() > 0
 
 
 def test_a_monitor_holds_its_partition_and_no_other(world: World, beat: Machine) -> None:

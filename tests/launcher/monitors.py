@@ -1,12 +1,13 @@
-"""monitors: virtual machines that are no more than a few bytes, for what is asked of monitors."""
+"""monitors: virtual machines that are no more than a few bytes, for what is asked of monitors, and
+memory for these to go through."""
 
 from __future__ import annotations
 
+from ukernel.abi.interface import Lent
 from ukernel.abi.vm import (
     EMPTY,
     OUTPUT_BYTES,
     PAUSED,
-    PIECE_BYTES,
     RUNNING,
     BadImage,
     ExitCount,
@@ -14,6 +15,27 @@ from ukernel.abi.vm import (
     VmStatus,
     WrongState,
 )
+
+LENT, SHOWN = b"lent", b"shown"  # tokens
+
+
+class Memory:
+    """`ukernel.lib.memory.Region` without a kernel."""
+
+    def __init__(self, size: int) -> None:
+        self.view = memoryview(bytearray(size))
+
+    def lend(self, offset: int, length: int) -> Lent:
+        return Lent(LENT, offset, length)
+
+    def show(self, offset: int, length: int) -> Lent:
+        return Lent(SHOWN, offset, length)
+
+    def seen(self, lent: Lent) -> memoryview:
+        """As who is called has it."""
+        view = self.view if lent.token == LENT else self.view.toreadonly()
+        assert lent.offset + lent.length <= len(view)
+        return view[lent.offset : lent.offset + lent.length]
 
 
 class Guest:
@@ -53,13 +75,17 @@ class Guest:
         self.saved = self.content
         return len(self.saved or b"")
 
-    def image(self, offset: int) -> bytes:
+    def image(self, offset: int, into: memoryview) -> int:
         if self.saved is None:
             raise WrongState("nothing was saved")
-        most = PIECE_BYTES if offset % 3 else PIECE_BYTES // 2  # now and then a shorter one
-        return self.saved[offset : offset + most]
+        piece = self.saved[offset : offset + len(into)]
+        into[: len(piece)] = piece
+        return len(piece)
 
-    def load(self, offset: int, data: bytes) -> None:
+    def make_room(self) -> None:
+        self._must_be(EMPTY)
+
+    def load(self, offset: int, data: memoryview) -> None:
         self._must_be(EMPTY)
         if offset == 0:
             self.loaded.clear()

@@ -68,6 +68,18 @@ def test_each_is_a_server_that_holds_its_own_objects(file: SystemFile) -> None:
     }
 
 
+def test_another_engine_is_another_monitor(tmp_path: Path) -> None:
+    vm = Vm(image="vmlinuz", engine="qemu", memory=128 << 20, append="quiet single")
+    vms = {"a": vm, "b": Vm(standby_for="a"), "c": vm.model_copy(update={"initrd": "small"})}
+    made = virtual.monitors(vms, lambda image: f"/there/{image}")
+    assert {server.run for server in made.values()} == {"servers.vmm.qemu"}
+    told = made["a"].args
+    assert (told["engine"], told["image"]) == ("qemu", "/there/vmlinuz")
+    assert (told["append"], told.get("initrd")) == ("quiet single", None)
+    assert made["b"].args == {**told, "empty": True}
+    assert made["c"].args["initrd"] == "/there/small"
+
+
 def test_what_is_not_said(file: SystemFile) -> None:
     args = file.manifest.servers["vm-b"].args
     assert (args["memory"], args["share"], args["snapshot_every_ms"]) == (16 << 20, 100, 0)

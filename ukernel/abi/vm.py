@@ -1,9 +1,9 @@
 """vm: the interface of a virtual machine, which is served by its monitor.
 
-An image is a frozen virtual machine as bytes: `save` makes it, `image` reads it piece by piece, and
-in another, empty monitor `load` takes the pieces and `start_loaded` goes on from it. So a machine
-is written to a file, and so it moves. The one it came from stays paused: it is told to `discard`
-what it has, or to `resume` when nothing came of the move.
+An image is a frozen virtual machine as bytes: `save` makes it, `image` puts a piece of it into lent
+memory, and in another, empty monitor `load` takes the pieces and `start_loaded` goes on from it. So
+a machine is written to a file, and so it moves. The one it came from stays paused: it is told to
+`discard` what it has, or to `resume` when nothing came of the move.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ukernel.abi.errors import Answer
-from ukernel.abi.interface import Interface, op, u32, u64
+from ukernel.abi.interface import Interface, Lent, op, u32, u64
 
 RUNNING = "running"  # states of VmStatus
 PAUSED = "paused"
@@ -21,7 +21,6 @@ FAILED = "failed"  # the guest cannot be run on, or its engine cannot be had
 
 OUTPUT_BYTES = 16 << 10  # the most of one `output`
 OUTPUT_WAIT_MS = 1000
-PIECE_BYTES = 32 << 10  # the most of one `image` or `load`
 
 
 class WrongState(Answer):
@@ -38,16 +37,36 @@ class VmFailed(Answer):
 
 
 class ExitCount(NamedTuple):
-    """How often the guest was left for one reason."""
+    """How often the guest was left for one reason: its time was up (slice), it waits (wfi), it has
+    switched itself off (halt) or cannot go on (fault). Within a slice, it was left for an access of
+    a device's register so often (device). Of QEMU: so often its devices came to our side (block,
+    ethernet)."""
 
-    kind: str  # slice, wfi, halt, fault
+    kind: str
     times: u64
+
+
+class FaultCount(NamedTuple):
+    """How often the guest did wrong in one place: on the bus, where nothing is; where no memory is
+    (memory); with the device of that name; or so that it could not be told of it (processor)."""
+
+    where: str
+    times: u64
+
+
+class Moments(NamedTuple):
+    """When this life of the monitor had got so far, on CLOCK_MONOTONIC in ns; 0: it has not."""
+
+    begun: u64 = 0  # it is connected, and begins to set itself up
+    made: u64 = 0  # memory, devices and engine are there
+    loaded: u64 = 0  # its program, or its snapshot, is in memory
+    shown: u64 = 0  # the first byte of its guest on the console, as the guest writes it
 
 
 class VmStatus(NamedTuple):
     """What a virtual machine is and has done, in this life of its monitor unless said otherwise."""
 
-    engine: str  # unicorn
+    engine: str  # unicorn, qemu/kvm, qemu/tcg
     state: str
     memory: u64  # bytes
     uptime_ms: u64  # of the guest, since it was last reset, across snapshots
@@ -60,6 +79,11 @@ class VmStatus(NamedTuple):
     snapshot_age_ms: u64  # of the last one; 0 when there is none
     snapshot_pause_us: u64  # how long the guest stood still for it
     restored_from_ms: u64  # how old the snapshot was that this life began with; 0: with none
+    disk_requests: u64 = 0  # of the guest, that have come to an end
+    frames_sent: u64 = 0  # by the guest
+    frames_received: u64 = 0
+    moments: Moments = Moments()
+    faults_by: list[FaultCount] = []  # noqa: RUF012
 
 
 class Output(NamedTuple):
@@ -99,15 +123,6 @@ class VirtualMachine(Interface):
     def save(self) -> u64:
         """Pause it and freeze an image of it; the bytes of the image."""
 
-    @op(7, idempotent=True)
-    def image(self, offset: u64) -> bytes:
-        """Bytes of the image that was saved last, from `offset`, at most 32 KiB; none at its
-        end."""
-
-    @op(8, idempotent=True)
-    def load(self, offset: u64, data: bytes) -> None:
-        """Take a piece of an image; only while it is empty. A piece at offset 0 begins anew."""
-
     @op(9)
     def start_loaded(self) -> None:
         """Go on from the image that was loaded, at the point where it was saved."""
@@ -115,3 +130,18 @@ class VirtualMachine(Interface):
     @op(10, idempotent=True)
     def discard(self) -> None:
         """Forget the guest, for it runs elsewhere: it is empty now, and stays so after a death."""
+
+    @op(11, idempotent=True)
+    def image(self, offset: u64, into: Lent) -> u64:
+        """Fill `into` with the image that was saved last, from `offset` to its end at most; how
+        many bytes that were."""
+
+    @op(12, idempotent=True)
+    def load(self, offset: u64, data: Lent) -> None:
+        """Take a piece of an image; only while it is empty. The first is at offset 0 and begins
+        anew; of one that comes again, what is there already stays as it is."""
+
+    @op(13, idempotent=True)
+    def make_room(self) -> None:
+        """Have memory in place for an image that is about to come, while nobody waits for it; only
+        while it is empty."""

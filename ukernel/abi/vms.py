@@ -62,8 +62,8 @@ class Vm(Part):
     standby_for: Name | None = None
     """In place of an image: an empty monitor with what that virtual machine has, for it to migrate
     to."""
-    engine: Literal["unicorn"] = "unicorn"
-    """What executes it: `unicorn`, RISC-V 64 within the monitor."""
+    engine: Literal["unicorn", "qemu"] = "unicorn"
+    """What executes it: `unicorn`, RISC-V 64 within the monitor, or `qemu`, a PC with Linux."""
     memory: GuestMemory = 16 * UNITS["MiB"]
     """Bytes of its memory, whole pages of 4096: `16MiB`."""
     share: Annotated[int, Field(ge=1, le=100)] = 100
@@ -74,6 +74,11 @@ class Vm(Part):
     """Its network card."""
     snapshot_every: DurationMs | None = None
     """How often it is copied, `500ms`: with that a killed monitor goes on. Without, it boots."""
+    initrd: Annotated[str, Field(pattern=FILE_PATTERN)] | None = None
+    """Of `qemu`: the file of the initramfs. Without it `initrd` beside the image, if there is
+    one."""
+    append: str = ""
+    """Of `qemu`: words that are added to the command line of the kernel."""
     args: dict[str, Arg] = Field(default_factory=dict)
     """Settings that its engine understands."""
     priority: Annotated[int, Field(ge=0, le=255)] = 100

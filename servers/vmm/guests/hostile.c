@@ -1,6 +1,12 @@
-/* hostile: does what no guest should, a phase at a time, and says so before each. In the end it
+/* hostile: does what no guest should, a phase at a time, and says so before each. On its way it
+   counts the exceptions that it was given, and what it tried:
+
+       hostile: tried BELOW below memory, ABOVE above, DESCRIPTORS descriptors, QUEUES queues, DMA DMA
+
+   accesses of nothing below its memory; those above it, and jumps to where no program is; chains
+   that are none; queues where no memory is; disk requests with data outside of it. In the end it
    destroys its own trap handler, from which only a reset by the monitor leads out: then it begins
-   again. On its way it counts the exceptions that it was given. */
+   again. */
 
 #include "guest.h"
 
@@ -19,6 +25,7 @@
 extern void trap_entry(void);
 
 static volatile u64 exceptions;
+static u64 below, above, chains, queues, dma; /* tried */
 static u64 resume_at; /* after a jump to nowhere */
 static u8 data[4096] __attribute__((aligned(4096)));
 
@@ -53,9 +60,10 @@ static void wild_mmio(void)
         if (spared(at))
             continue;
         volatile u64 *where = (volatile u64 *)at;
+        below += 4;
         *where = ~*where;
         (void)*(volatile u8 *)(at + 3);
-        *(volatile u16 *)(at + 5) = 0xdead;
+        asm volatile("sh %0, 5(%1)" ::"r"(0xdead), "r"(at) : "memory"); /* at an odd address */
     }
 }
 
@@ -63,14 +71,17 @@ static void wild_memory(void)
 {
     static const u64 where[] = {FAR, RAM + (1UL << 40), ~0UL - 7, 1UL << 63, RAM - 4, FAR - 4};
     for (u32 n = 0; n < sizeof where / sizeof *where; n++) {
+        *(where[n] < RAM ? &below : &above) += 2;
         (void)*(volatile u64 *)where[n];
         *(volatile u64 *)where[n] = 1;
+        above++; /* nowhere can that be done but in memory */
         (void)__atomic_fetch_add((int *)where[n], 1, __ATOMIC_SEQ_CST);
     }
 }
 
 static void jump(u64 where)
 {
+    above++;
     asm volatile("lla t0, 1f\n"
                  "sd t0, %0\n"
                  "jr %1\n"
@@ -96,16 +107,18 @@ static struct queue q;
 
 static void one(u32 slot, const struct descriptor *desc, u32 count, u16 head, u16 advance)
 {
+    u16 number = SLOT(slot)[DEVICE_ID] == NET; /* what a card is to send: it looks at that at once */
     if (!virtio_open(&device, SLOT(slot)[DEVICE_ID], 0) || device.slot != slot)
         return;
-    virtio_queue(&device, 0, &q);
+    chains++;
+    virtio_queue(&device, number, &q);
     virtio_start(&device);
     for (u32 n = 0; n < count; n++)
         q.desc[n] = desc[n];
     q.avail.ring[0] = head;
     asm volatile("fence" ::: "memory");
     *(volatile u16 *)&q.avail.idx = advance;
-    device.registers[QUEUE_NOTIFY] = 0;
+    device.registers[QUEUE_NOTIFY] = number;
     device.registers[QUEUE_NOTIFY] = 77;
     sleep_until(now() + TICKS_PER_MS);
     device.registers[STATUS] = 0;
@@ -147,6 +160,7 @@ static void bad_queues(u32 slot)
     for (u32 n = 0; n < sizeof where / sizeof *where; n++) {
         if (!virtio_open(&device, r[DEVICE_ID], 0) || device.slot != slot)
             return;
+        queues++;
         r[QUEUE_SEL] = n & 1 ? 0 : 0xffffffff;
         r[QUEUE_SEL] = 0;
         r[QUEUE_NUM] = n & 1 ? 3 : 0x80000000;
@@ -175,6 +189,7 @@ static void bad_devices(void (*what)(u32))
 static void dma_outside(void)
 {
     static const u64 where[] = {0x1000, 0x02004000, 0x0c000000, FAR, RAM - 256, ~0UL - 255};
+    u64 before = chains;
     if (!blk_open())
         return;
     for (u32 n = 0; n < sizeof where / sizeof *where; n++) {
@@ -188,6 +203,7 @@ static void dma_outside(void)
             if (SLOT(slot)[DEVICE_ID] == BLOCK)
                 one(slot, chain, 3, 0, 1);
     }
+    dma = chains - before;
 }
 
 /* --- the processor ------------------------------------------------------------------------------ */
@@ -226,6 +242,12 @@ static void odd_instructions(void)
             run(what[n]);
 }
 
+static void say(const char *before, u64 number)
+{
+    put(before);
+    put_u64(number);
+}
+
 static void destroy_the_handler(void)
 {
     memset((void *)trap_entry, 0, 64);
@@ -248,18 +270,21 @@ int main(void)
     phase(6, "DMA outside");
     dma_outside();
     phase(7, "a loop without interrupts");
-    deaf_loop(300 * TICKS_PER_MS);
+    deaf_loop(100 * TICKS_PER_MS);
     phase(8, "every CSR");
     before = exceptions;
     all_csrs();
     phase(9, "odd instructions");
     odd_instructions();
-    put("hostile: ");
-    put_u64(exceptions - before);
-    put(" exceptions in the last two, ");
-    put_u64(before);
-    put(" before\n");
-    sleep_until(now() + 1000 * TICKS_PER_MS);
+    say("hostile: ", exceptions - before);
+    say(" exceptions in the last two, ", before);
+    say(" before\nhostile: tried ", below);
+    say(" below memory, ", above);
+    say(" above, ", chains - dma);
+    say(" descriptors, ", queues);
+    say(" queues, ", dma);
+    put(" DMA\n");
+    sleep_until(now() + 300 * TICKS_PER_MS);
     phase(10, "without a handler");
     destroy_the_handler();
     put("hostile: still here\n");

@@ -302,6 +302,14 @@ def test_a_server_that_was_given_up_is_asked_for_again() -> None:
     assert [asked.status[0] for asked, _ in rig.finished()] == [BlkStatus.OK]
 
 
+def test_another_disk_in_its_place_is_a_reason_to_begin_anew() -> None:
+    rig = Rig()
+    rig.ask(BlkType.FLUSH)
+    rig.server.die()
+    with pytest.raises(SystemExit, match="another one: 65, and it was 64"):
+        rig.server.revive(65)
+
+
 def test_a_call_that_cannot_be_begun_waits() -> None:
     rig = Rig()
     rig.server.deaf = Unavailable("gone")

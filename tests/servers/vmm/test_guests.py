@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from servers.vmm import atomics, elf
+from servers.vmm.board import RAM
 from servers.vmm.engine import Exit, Kind
 from servers.vmm.guest_memory import GuestMemory
 from tests.servers.vmm.board import GUESTS, Machine, Medium
@@ -43,6 +45,17 @@ def test_they_are_what_their_sources_say(tmp_path: Path) -> None:
         if (tmp_path / f"{name}.elf").read_bytes() != (GUESTS / f"{name}.elf").read_bytes()
     ]
     assert differ == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_behind_what_is_loaded_there_are_zeros(name: str) -> None:
+    """So nobody needs to look there for atomic instructions, which two of them have."""
+    memory, program = bytearray(1 << 20), (GUESTS / f"{name}.elf").read_bytes()
+    elf.load(program, memoryview(memory), RAM)
+    end = elf.extent(program, RAM)
+    assert 0 < end < len(memory)
+    assert not any(memory[end:])
+    assert atomics.found(memoryview(memory)[:end]) == (name in ("atomics", "hostile"))
 
 
 # --- on QEMU ----------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class Fake:
         self.resets = 0
         self.paused = True
         self.bad = ""
+        self.wrongs = {"bus": 3}
         self.windows: list[Any] = [SimpleNamespace(device=SimpleNamespace(backlog=False))]
         self.board = self.engine = self
 
@@ -129,6 +130,9 @@ def test_one_that_cannot_go_on_is_reset_but_not_too_often(runner: Runner, machin
     assert (machine.boots, runner.resets, runner.faults, runner.state) == (2, 1, 1, RUNNING)
     left(runner, machine, Exit(Kind.FAULT, "why"))
     assert runner.due_ns(at) == at + RESET_EVERY_NS
+    runner.pause()
+    assert not runner.whole
+    runner.resume()
     runner.turn(at + RESET_EVERY_NS - 1)
     assert runner.resets == 1
     runner.turn(at + RESET_EVERY_NS)
@@ -179,6 +183,8 @@ def test_settings() -> None:
         ({"image": "hello", "snapshot_every_ms": -1}, "args.snapshot_every_ms is -1"),
         ({"image": "hello", "engine": "bochs"}, "say unicorn"),
         ({"image": "hello", "ip": "10.0.2"}, "args.ip is '10.0.2'"),
+        ({"image": "hello", "ip": "10.0.0.2/24"}, "args.ip is '10.0.0.2/24'"),
+        ({"image": "hello", "accel": "kvm"}, "args.accel: a monitor knows"),
         ({}, "args.image is missing"),
     ]
     for args, why in wrong:
