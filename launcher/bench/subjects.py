@@ -116,7 +116,7 @@ class Ours(Subject):
     def prepared(self) -> bool:
         """The next life has what it is to have in advance: a line, an embryo, a process."""
         task = self._task
-        if task.state != READY or not _embryo_waits(self._system):
+        if task.state != READY or not embryo_waits(self._system):
             return False
         if self.name == "standby":
             return task.spare is not None and _waits(task.spare.pid, task.name)
@@ -214,7 +214,7 @@ def _config(folder: Path, address: str) -> Path:
     config = folder / "supervisord.conf"
     config.write_text(
         f"""[supervisord]
-logfile=/dev/null
+logfile={folder}/supervisord.log
 logfile_maxbytes=0
 pidfile={folder}/supervisord.pid
 childlogdir={folder}
@@ -254,7 +254,7 @@ def _waits(pid: int, name: str) -> bool:
     return comm == name and state == "S"
 
 
-def _embryo_waits(system: System) -> bool:
+def embryo_waits(system: System) -> bool:
     """An embryo is a child of ours that is still called, in all, what the zygote is called."""
     assert system.zygote is not None
     nest = system.zygote.process.pid

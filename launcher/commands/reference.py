@@ -182,3 +182,36 @@ def bench_net(
     for file in picture.draw(result, plot) if plot is not None else ():
         print(file, file=sys.stderr)
     finish(1 if result.status == INVALID else 0)
+
+
+@bench.command("vm")
+def bench_vm(
+    json_file: JsonFile = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="DIR", help="Write a picture, SVG and PNG.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, within 30 s.")] = False,
+) -> None:
+    """What a virtual machine costs: speed, boot, disk, snapshots, moves; beside QEMU."""
+    from launcher.bench.vm import picture
+    from launcher.bench.vm.plan import Plan
+    from launcher.bench.vm.plan import quick as quick_plan
+    from launcher.bench.vm.run import RunError, measure
+    from launcher.bench.vm.table import exit_table, notes, stage_table, table
+
+    plan = quick_plan() if quick else Plan()
+    _may_be_written(json_file, plot)
+    try:
+        result = measure(plan, lambda line: print(line, file=sys.stderr, flush=True))
+    except RunError as error:
+        raise Refused(str(error), 1) from None
+    if json_file is not None:
+        result.write(json_file)
+    for told in (table(result.results), stage_table(result.results), exit_table(result)):
+        show_table(*told)
+        print()
+    for note in notes(result):
+        print(note)
+    for file in picture.draw(result, plot) if plot is not None else ():
+        print(file, file=sys.stderr)
+    finish(result.exit_code)

@@ -1,0 +1,1 @@
+"""vm: `ukernel bench vm`: what a virtual machine costs, and how soon it is there."""
