@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.chaos import history
-from launcher.chaos.evidence import OK, OPEN, Operation, Transfer
+from launcher.chaos.evidence import OK, OPEN, Health, Line, Operation, Transfer
 from launcher.chaos.outside import Outsider
 from launcher.chaos.player import ClientFailed, Player
 from launcher.chaos.stage import Stage
@@ -83,6 +83,13 @@ class Cast:
         for player in self.players:
             player.start(stage.system)
 
+    def work(self, stage: Stage, seconds: float) -> None:
+        """Let them work in peace."""
+        end = time.monotonic() + seconds
+        while (left_s := end - time.monotonic()) > 0:
+            stage.pump(min(left_s, LOOK_S))
+            self.check()
+
     def check(self) -> None:
         """Raises ClientFailed when one of them has left by itself."""
         for player in self.players:
@@ -146,3 +153,9 @@ class Cast:
 
     def transfers(self) -> list[Transfer]:
         return [transfer for player in self.players for transfer in player.transfers()]
+
+    def lines(self) -> list[Line]:
+        return [line for player in self.players for line in player.lines()]
+
+    def health(self) -> list[Health]:
+        return [health for player in self.players for health in player.health()]

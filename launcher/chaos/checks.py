@@ -207,6 +207,30 @@ class SameConnection(Checker):
     needs_clients = True
 
 
+class GuestGap(Checker):
+    """The heartbeat of a bystander's virtual machine has no longer gaps under faults than before
+    them, and nothing of it is missing."""
+
+    checker: Literal["guest_gap"]
+    needs_clients = True
+    times: Annotated[float, Field(ge=1)] = 1.5
+    """How many times as long the longest gap may be as that of `calm`."""
+
+
+class GuestsRight(Checker):
+    """Guests of virtual machines ran all the time, and saw no wrong byte and no error."""
+
+    checker: Literal["guests_right"]
+    needs_clients = True
+
+
+class BesideDies(Checker):
+    """In the placement `beside`, one kill ends everybody in the victim's process, and with them
+    each virtual machine that a bystander looks at."""
+
+    checker: Literal["beside_dies"]
+
+
 CHECKERS: dict[str, type[Checker]] = {
     "one_outcome_per_call": OneOutcomePerCall,
     "acked_writes_durable": AckedWritesDurable,
@@ -222,6 +246,9 @@ CHECKERS: dict[str, type[Checker]] = {
     "wrong_data_seen": WrongDataSeen,
     "downloads_complete": DownloadsComplete,
     "same_connection": SameConnection,
+    "guest_gap": GuestGap,
+    "guests_right": GuestsRight,
+    "beside_dies": BesideDies,
 }
 
 
@@ -241,7 +268,7 @@ def parse_checker(value: Any) -> dict[str, Any]:
 AnyChecker = Annotated[
     OneOutcomePerCall | AckedWritesDurable | NoDuplicateEffect | RecoveryMs | Bystanders
     | BlastRadiusAsPredicted | NoLeak | KernelAlive | Failed | MinLanded | ThroughputLoss
-    | WrongDataSeen | DownloadsComplete | SameConnection,
+    | WrongDataSeen | DownloadsComplete | SameConnection | GuestGap | GuestsRight | BesideDies,
     Field(discriminator=NAME_KEY),
     BeforeValidator(parse_checker),
 ]  # fmt: skip

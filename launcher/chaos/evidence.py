@@ -112,6 +112,26 @@ class Connection(NamedTuple):
     acked_bytes: int  # of what came, acknowledged by the host
 
 
+class Line(NamedTuple):
+    """A line that the guest of a virtual machine has shown on its console."""
+
+    client: str  # who saw it
+    machine: str
+    at_ns: int  # when it was seen
+    text: str
+
+
+class Health(NamedTuple):
+    """What the monitor of a virtual machine says of it."""
+
+    client: str
+    machine: str
+    at_ns: int
+    state: str  # running, paused, ...: see ukernel.abi.vm
+    faults: int  # in this life of the monitor, as are
+    resets: int
+
+
 class Leg(NamedTuple):
     """One stretch of a sweep: a bulk transfer while its target is killed at one interval."""
 
@@ -128,6 +148,8 @@ class Evidence:
     """Everything that is known of a run."""
 
     seed: int = 0
+    placement: str = ""  # micro, hybrid or mono
+    calm_ns: int = 0  # when the time without faults began that is compared with; 0: there is none
     begun_ns: int = 0
     ended_ns: int = 0
     history: Sequence[Operation] = ()
@@ -144,10 +166,13 @@ class Evidence:
     prepared: dict[str, str] = field(default_factory=dict)  # client -> SHA-256 of its file
     transfers: Sequence[Transfer] = ()
     connections: Sequence[Connection] = ()
+    lines: Sequence[Line] = ()
+    health: Sequence[Health] = ()
     unheard: str = "nobody has noted the frames"  # why some connections are not known
     bystanders: tuple[str, ...] = ()  # clients of the workload that must notice nothing
     failed: tuple[str, ...] = ()  # servers given up
     kernel_alive: bool = True
+    beside: Evidence | None = None  # of the same in another placement, up to its first fault
 
 
 class Result(Enum):

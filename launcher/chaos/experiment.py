@@ -20,7 +20,15 @@ from launcher.chaos.catalogue import SECTIONS
 from launcher.chaos.checks import NAME_KEY, AnyChecker, AnyProbe, Predict
 from launcher.chaos.nemesis import AnyAction, Sweep
 from launcher.chaos.rules import Draft
-from launcher.chaos.values import LINK_PATTERN, PATH_PATTERN, URL_PATTERN, Span, Text, keys_of
+from launcher.chaos.values import (
+    IPV4_PATTERN,
+    LINK_PATTERN,
+    PATH_PATTERN,
+    URL_PATTERN,
+    Span,
+    Text,
+    keys_of,
+)
 from launcher.chaos.workload import AnyWorkload
 from launcher.config import SystemFile
 from launcher.explain import Grammar, validated, well_formed
@@ -56,6 +64,9 @@ class Experiment(Part):
     """The faults."""
     sweep: Sweep | None = None
     """Instead of `nemesis`."""
+    calm_s: Span | None = Field(default=None, alias="calm")
+    """How long the clients work before the first fault, for checkers that compare with it. The
+    times of `nemesis` count from its end."""
     quiet_s: Span = Field(default=1.0, alias="quiet")
     """How long the system is left alone after the last fault."""
     checkers: Annotated[tuple[AnyChecker, ...], Field(strict=False)]
@@ -64,6 +75,8 @@ class Experiment(Part):
     """What is put right before the system is left alone."""
     reboot: bool = True
     """Whether everything is read back once more after a boot from the same image."""
+    beside: Literal["micro", "hybrid", "mono"] | None = None
+    """A placement in which the same is done once more, up to the first fault and its repair."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +192,7 @@ GRAMMAR = Grammar(
     {
         PATH_PATTERN: "a path inside the system such as /big",
         LINK_PATTERN: "a link such as fs->disk",
+        IPV4_PATTERN: "an address such as 10.78.0.9",
         URL_PATTERN: "a URL such as http://10.77.0.2/big",
     },
 )

@@ -13,10 +13,10 @@ from launcher.chaos.roles import NOT_SERVERS, able
 from launcher.chaos.rules import Draft
 from launcher.chaos.values import ANY, link_ends
 from launcher.chaos.workload import Workload
-from launcher.config import SystemFile
-from launcher.placement import units
+from launcher.config import SystemFile, placed
+from launcher.placement import PLACEMENTS, units
 from launcher.rules import Finding, hint
-from launcher.source import Keys
+from launcher.source import ConfigError, Keys
 from ukernel.abi.faults import FRAME_FAULTS, LINE_FAULTS, MEDIUM_FAULTS, STUCK
 from ukernel.abi.manifest import Manifest, Server
 
@@ -201,4 +201,23 @@ def rogues_are_alone(draft: Draft, system: SystemFile) -> Iterator[Finding]:
                 yield Finding(("nemesis", index, "target"), text)
 
 
-RULES: tuple[Rule, ...] = (targets_can_be_hit, devices_can_break, links_exist, rogues_are_alone)
+def beside_is_elsewhere(draft: Draft, system: SystemFile) -> Iterator[Finding]:
+    other, own = draft.raw.get("beside"), system.manifest.placement
+    if other == own:
+        text = f"beside: {system.path} is placed {own} as it is; name another placement"
+        yield Finding(("beside",), text)
+    elif other in PLACEMENTS:
+        try:
+            placed(system, other)
+        except ConfigError as error:
+            text = f"beside: {system.path} cannot be placed so: {error.problems[0].text}"
+            yield Finding(("beside",), text)
+
+
+RULES: tuple[Rule, ...] = (
+    targets_can_be_hit,
+    devices_can_break,
+    links_exist,
+    rogues_are_alone,
+    beside_is_elsewhere,
+)

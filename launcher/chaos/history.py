@@ -100,6 +100,20 @@ def moved(source: Path | str) -> list[Moved]:
     return [Moved(line["at"], line["moved"]) for _, line in _lines(source) if "moved" in line]
 
 
+def shown(source: Path | str) -> list[tuple[int, str]]:
+    """Each line that a guest has shown, and when it was seen."""
+    return [(line["at"], line["line"]) for _, line in _lines(source) if "line" in line]
+
+
+def health(source: Path | str) -> list[tuple[int, str, int, int]]:
+    """What the statuses of a virtual machine have said: when, its state, faults, resets."""
+    return [
+        (line["at"], line["state"], line["faults"], line["resets"])
+        for _, line in _lines(source)
+        if "state" in line
+    ]
+
+
 def came(source: Path | str) -> dict[int, tuple[int, int]]:
     """Of each download by its number: the port that it came to, and how many bytes came."""
     return {

@@ -18,12 +18,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from launcher.bench import host, stats
+from launcher.chaos import sides
 from launcher.chaos.evidence import (
     FAIL,
     INFO,
     OK,
     OPEN,
     Evidence,
+    Health,
+    Line,
     Operation,
     Recovery,
     Result,
@@ -33,7 +36,7 @@ from launcher.chaos.evidence import (
 SCHEMA = "chaos-journal/1"
 OUTCOMES = (OK, FAIL, INFO, OPEN)
 SHOWN_PROBLEMS = 3
-HISTORY = tuple(Operation._fields)  # thousands of operations: a table, not an object for each
+TABLES = {"history": Operation._fields, "lines": Line._fields, "health": Health._fields}
 
 # What a recovery goes through, in this order, and when: ns, 0 for a stage that it never reached.
 STAGES: dict[str, Callable[[Recovery], int]] = {
@@ -94,9 +97,8 @@ def document(
         "verdicts": verdicts,
         "figures": figures(evidence),
         "experiment": experiment,
-        "evidence": {field.name: getattr(evidence, field.name) for field in fields(evidence)},
+        "evidence": _parts(evidence),
     }
-    whole["evidence"]["history"] = {"columns": HISTORY, "rows": list(map(list, evidence.history))}
     plain: dict[str, Any] = _plain(whole)
     return plain
 
@@ -107,12 +109,12 @@ def parse(document: object) -> Journal:
         found = document.get("schema") if isinstance(document, dict) else None
         raise BadJournal(f"not a journal: its schema is {found!r}, not {SCHEMA!r}")
     try:
-        evidence = {**document["evidence"]}
-        evidence["history"] = _rows(**evidence["history"])
+        evidence = _whole(document["evidence"])
         found = TypeAdapter(Journal).validate_python({**document, "evidence": evidence})
     except (KeyError, TypeError, ValueError) as error:
         raise BadJournal(f"not a journal: {_problems(error)}") from None
-    strange = {operation.outcome for operation in found.evidence.history} - {*OUTCOMES}
+    sides = [side for side in (found.evidence, found.evidence.beside) if side is not None]
+    strange = {op.outcome for side in sides for op in side.history} - {*OUTCOMES}
     if strange:
         raise BadJournal(f"not a journal: {min(strange)!r} is no outcome of an operation")
     return found
@@ -130,7 +132,8 @@ def overall(verdicts: Iterable[Verdict]) -> Result:
 
 
 def figures(evidence: Evidence) -> dict[str, Any]:
-    """In numbers: injections, outcomes by kind, restarts, and the stages of the repairs in ms."""
+    """In numbers: injections, outcomes by kind, restarts, the stages of the repairs in ms, and what
+    is compared with another placement."""
     return {
         "injections": {
             "planned": len(evidence.injections),
@@ -141,6 +144,7 @@ def figures(evidence: Evidence) -> dict[str, Any]:
         "recovery_ms": {
             stage: summary(times) for stage, times in stages(studied(evidence)).items() if times
         },
+        "placements": sides.compared(sides.sides(evidence)),
     }
 
 
@@ -176,6 +180,27 @@ def summary(samples: Sequence[float]) -> dict[str, float]:
 
 
 # --- to and from JSON ---------------------------------------------------------------------------
+
+
+def _parts(evidence: Evidence) -> dict[str, Any]:
+    """Its fields by name. Operations, lines and statuses are thousands: tables, not an object for
+    each. What it has beside it is the same again."""
+    found = {field.name: getattr(evidence, field.name) for field in fields(evidence)}
+    for name, columns in TABLES.items():
+        found[name] = {"columns": columns, "rows": list(map(list, found[name]))}
+    if evidence.beside is not None:
+        found["beside"] = _parts(evidence.beside)
+    return found
+
+
+def _whole(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The same from a document."""
+    whole = {**found}
+    for name in {"history"} | (TABLES.keys() & whole.keys()):
+        whole[name] = _rows(**whole[name])
+    if whole.get("beside") is not None:
+        whole["beside"] = _whole(whole["beside"])
+    return whole
 
 
 def _plain(value: Any) -> Any:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil
 
 from launcher.chaos.checks import (
     AckedWritesDurable,
+    BesideDies,
     Bystanders,
     Checker,
     DownloadsComplete,
+    GuestGap,
+    GuestsRight,
     MinLanded,
     NoDuplicateEffect,
     RecoveryMs,
@@ -22,6 +26,7 @@ from launcher.chaos.values import NEVER
 from launcher.chaos.workload import RUNS
 from launcher.rules import Finding
 from launcher.source import KEY
+from ukernel.abi.durations import seconds_of
 
 
 def checkers_have_what_they_need(draft: Draft) -> Iterator[Finding]:
@@ -46,6 +51,10 @@ def _lacking(draft: Draft, checker: Checker) -> str:
             return _unswept(draft.sweep, every_s)
         case MinLanded(faults=faults):
             return _too_few(draft, faults)
+        case GuestGap():
+            return _not_calm(draft)
+        case BesideDies() if "beside" not in draft.raw:
+            return "looks at another placement, and there is none; add 'beside: mono'"
     return ""
 
 
@@ -61,8 +70,12 @@ def _unfed(draft: Draft, checker: Checker) -> str:
             return "looks at bystanders, and there are none; mark a client `bystander: true`"
         case AckedWritesDurable() | NoDuplicateEffect() if not any(c.writes for c in clients):
             return f"looks at what was changed, and no client changes anything; {_take('writes')}"
-        case DownloadsComplete() | SameConnection() if not any(c.outside for c in clients):
-            return f"looks at downloads, and no client makes any; {_take('outside')}"
+        case DownloadsComplete() | SameConnection() if not any(c.fetches for c in clients):
+            return f"looks at downloads, and no client makes any; {_take('fetches')}"
+        case GuestGap() if not any(client.shows and client.bystander for client in clients):
+            return "looks at guests that are bystanders; add a run: guest with `bystander: true`"
+        case GuestsRight() if not any(client.shows for client in clients):
+            return f"looks at what guests show, and no client does; {_take('shows')}"
         case WrongDataSeen() if not any(client.checks for client in clients):
             return f"looks at what was read, and no client knows what is right; {_take('checks')}"
     return ""
@@ -95,6 +108,17 @@ def _too_few(draft: Draft, faults: int) -> str:
     if faults <= planned or any(action.several for action in actions):
         return ""
     return f"wants {faults} faults, and nemesis plans {planned}; ask for fewer or plan more"
+
+
+def _not_calm(draft: Draft) -> str:
+    """Why there is not as long a time without faults as there is with them."""
+    moments = [at_s for action in draft.actions.values() for at_s in action.moments()]
+    last_s, calm_s = max(moments, default=0.0), seconds_of(draft.raw.get("calm"))
+    if calm_s is not None and calm_s >= last_s:
+        return ""
+    return (
+        f"compares with a time without faults, as long as that with them; say calm: {ceil(last_s)}s"
+    )
 
 
 RULES: tuple[Rule, ...] = (checkers_have_what_they_need,)

@@ -14,6 +14,7 @@ from launcher.chaos.values import Interval, Link, Moment, Probability, Span, Tar
 from ukernel.abi.faults import DEVICE_FAULTS, MESSAGE_FAULTS
 from ukernel.abi.manifest import Listed, Name, Part
 
+KILLS = ("kill", "kill_together")  # actions that end a life at once, in whatever process it is
 IN_FORCE_S = 1.0  # how long a disturbance lasts that does not say so
 MS = Annotated[int, Field(ge=0, le=60_000)]
 ROUNDING = 1e-9  # of an interval: 0.3 / 0.1 is 3

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from launcher import cables
 from launcher.chaos.experiment import ExperimentFile
-from launcher.chaos.workload import Download
+from launcher.chaos.workload import Download, Outside
 from launcher.process import Process
 from launcher.source import ConfigError
 from launcher.system import System
@@ -37,7 +37,7 @@ def check_programs(file: ExperimentFile) -> None:
             f" package {PACKAGES[program]}",
         )
         for index, client in enumerate(file.experiment.workload)
-        if isinstance(client, Download)
+        if isinstance(client, Outside)
         for program in _needed(file, client)
         if shutil.which(program) is None
     ]
@@ -45,11 +45,12 @@ def check_programs(file: ExperimentFile) -> None:
         raise ConfigError(problems)
 
 
-def _needed(file: ExperimentFile, client: Download) -> Sequence[str]:
-    return (CURL, NSENTER) if _is_in_namespace(file.system.manifest.hardware, client) else (CURL,)
+def _needed(file: ExperimentFile, client: Outside) -> Sequence[str]:
+    inside = _is_in_namespace(file.system.manifest.hardware, client)
+    return [*([CURL] if isinstance(client, Download) else []), *([NSENTER] if inside else [])]
 
 
-def _is_in_namespace(hardware: object, client: Download) -> bool:
+def _is_in_namespace(hardware: object, client: Outside) -> bool:
     assert isinstance(hardware, dict)
     card = hardware[client.device]
     return isinstance(card, VirtioNet) and card.backend == "userns"
@@ -103,7 +104,7 @@ class Outsider:
                 os.waitpid(-self.pid, 0)
 
 
-def start(system: System, client: Download, argv: Sequence[str], stdio: Stdio) -> Outsider:
+def start(system: System, client: Outside, argv: Sequence[str], stdio: Stdio) -> Outsider:
     """Let it work. Raises LookupError when the card has no namespace any more."""
     words = [sys.executable, "-m", PROGRAM, str(os.getpid()), *argv]
     assert client.device is not None, "a loaded experiment has said which card"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import IO
 
 from launcher.chaos import history, outside
-from launcher.chaos.evidence import INFO, OPEN, Operation, Transfer
+from launcher.chaos.evidence import INFO, OPEN, Health, Line, Operation, Transfer
 from launcher.chaos.outside import Outsider, Stdio
-from launcher.chaos.workload import Download, Workload
+from launcher.chaos.workload import Download, Outside, Workload
 from launcher.process import describe
 from launcher.system import System
 from launcher.tasks import Task
@@ -58,7 +58,7 @@ class Player:
             self.task = self._begin(system, argv, stdio)
 
     def _begin(self, system: System, argv: list[str], stdio: Stdio) -> Task | Outsider:
-        if not isinstance(self.spec, Download):
+        if not isinstance(self.spec, Outside):
             return system.run_task(self.name, argv, stdio)
         try:
             return outside.start(system, self.spec, argv, stdio)
@@ -157,6 +157,19 @@ class Player:
             numbers = [operation.number for operation in history.read(file, self.name)]
             first += max(numbers, default=-1) + 1
         return found
+
+    def lines(self) -> list[Line]:
+        """What it saw of a guest."""
+        return [
+            Line(self.name, self.spec.to or "", at_ns, text)
+            for file in self.files
+            for at_ns, text in history.shown(file)
+        ]
+
+    def health(self) -> list[Health]:
+        """How its virtual machine was, each time that it asked."""
+        found = [each for file in self.files for each in history.health(file)]
+        return [Health(self.name, self.spec.to or "", *each) for each in found]
 
 
 def in_boot(operations: list[Operation], first: int, cut_ns: int) -> list[Operation]:

@@ -14,8 +14,10 @@ from ukernel.abi.manifest import Manifest
 
 def dependents(manifest: Manifest, experiment: Experiment) -> dict[str, set[str]]:
     """The clients that each server's outage reaches, and that show its end by their answers. An
-    operation of a bulk reader is a whole pass over its file: it shows nothing."""
-    clients = {client.client for client in experiment.workload if not client.moves}
+    operation of a bulk reader is a whole pass over its file, and one who looks at a guest waits
+    until that says something: they show nothing."""
+    patient = {client.client for client in experiment.workload if client.moves or client.shows}
+    clients = {client.client for client in experiment.workload} - patient
     every = [*manifest.servers, MACHINE]
     return {name: {*blast.reach(manifest, every, [name])} & clients for name in every}
 

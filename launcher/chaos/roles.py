@@ -10,7 +10,7 @@ from launcher.chaos.checks import Failed
 from launcher.chaos.nemesis import OnServer
 from launcher.chaos.rules import Draft
 from launcher.chaos.values import ANY
-from launcher.chaos.workload import Download, Workload
+from launcher.chaos.workload import Download, Outside, Workload
 from launcher.config import SystemFile
 from launcher.rules import Finding, hint
 from ukernel.abi.interface import Interface
@@ -35,8 +35,9 @@ def with_all_known(client: Workload, manifest: Manifest) -> Workload:
     """The same client with the name of its server and of its card, the only one that it can mean,
     and of its file."""
     update: dict[str, str] = {"to": client.to or able(client, manifest.servers)[0]}
-    if isinstance(client, Download):
+    if isinstance(client, Outside):
         update["device"] = client.device or doors(manifest)[0]
+    if isinstance(client, Download):
         update["path"] = client.path or urlsplit(client.url).path
     return client.model_copy(update=update)
 
@@ -117,14 +118,14 @@ def _unserved(client: Workload, system: SystemFile) -> str:
     return ""
 
 
-def downloads_have_a_card(draft: Draft, system: SystemFile) -> Iterator[Finding]:
+def those_outside_have_a_card(draft: Draft, system: SystemFile) -> Iterator[Finding]:
     for index, client in draft.workload.items():
-        if isinstance(client, Download) and (why := _cardless(client, system)):
+        if isinstance(client, Outside) and (why := _cardless(client, system)):
             key = "device" if client.device else "run"
             yield Finding(("workload", index, key), f"workload.{key}: {why}")
 
 
-def _cardless(client: Download, system: SystemFile) -> str:
+def _cardless(client: Outside, system: SystemFile) -> str:
     """Why a client outside has no way in, or not just one; nothing: it has."""
     found, backends = doors(system.manifest), " or ".join(OUTWARD)
     if client.device is None:
@@ -132,8 +133,8 @@ def _cardless(client: Download, system: SystemFile) -> str:
             return f"there are several network cards, {', '.join(found)}; say which with 'device:'"
         if not found:
             return (
-                f"download comes from the host, and no network card of {system.path} leads there;"
-                f" give it one with backend: {backends}"
+                f"{client.run} comes from the host, and no network card of {system.path} leads"
+                f" there; give it one with backend: {backends}"
             )
         return ""
     if client.device not in system.manifest.hardware:
@@ -189,7 +190,7 @@ def failed_exist(draft: Draft, system: SystemFile) -> Iterator[Finding]:
 RULES: tuple[Rule, ...] = (
     clients_have_names_of_their_own,
     clients_have_servers,
-    downloads_have_a_card,
+    those_outside_have_a_card,
     predicted_exist,
     targets_are_not_untouched,
     failed_exist,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.chaos.checks import Checker, OfClient, Predict, Probe
-from launcher.chaos.nemesis import Action, Message, OnServer, Sweep
+from launcher.chaos.nemesis import KILLS, Action, Message, OnServer, Sweep
 from launcher.chaos.values import ANY
 from launcher.chaos.workload import RUNS, Workload
 from launcher.rules import Finding, hint
@@ -185,6 +185,15 @@ def checkers_are_unique(draft: Draft) -> Iterator[Finding]:
             yield Finding(("checkers", index), text)
 
 
+def beside_kills_somebody(draft: Draft) -> Iterator[Finding]:
+    """What is done in another placement is the first kill."""
+    unclear = len(draft.actions) < len(draft.listed("nemesis"))
+    kills = unclear or any(action.do in KILLS for action in draft.actions.values())
+    if draft.raw.get("beside") is not None and not kills:
+        text = "beside: the first kill is done there, and there is none in nemesis; add do: kill"
+        yield Finding(("beside",), text)
+
+
 RULES: tuple[Rule, ...] = (
     something_breaks,
     times_make_sense,
@@ -196,4 +205,5 @@ RULES: tuple[Rule, ...] = (
     prediction_is_one,
     something_is_asked,
     checkers_are_unique,
+    beside_kills_somebody,
 )

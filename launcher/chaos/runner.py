@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
-from launcher.chaos import probes, radius, sweep, witness
+from launcher.chaos import beside, probes, radius, sweep, witness
 from launcher.chaos.actions import performer
 from launcher.chaos.cast import Cast
 from launcher.chaos.checks import BlastRadiusAsPredicted, NoLeak
@@ -37,7 +37,7 @@ WARM_S = 1.0  # of work before the steady state is looked at
 GRACE_S = 20.0  # after the plan's end, for faults whose targets were never READY
 TURN_S = 0.05
 KEPT_S = 2.5  # until a server has let go of what nobody asks for any more
-STEADY, WORKLOAD, SYSTEM = "steady_state", "workload", "system"
+STEADY, WORKLOAD, SYSTEM, BESIDE = "steady_state", "workload", "system", "beside"
 
 
 class Aborted(Exception):
@@ -61,7 +61,8 @@ class Run:
         self.tell = tell
         self.progress = progress
         self.armed = armed
-        self.evidence = Evidence(seed=self.seed)
+        placement = file.system.manifest.placement
+        self.evidence = Evidence(seed=self.seed, placement=placement)
         self.verdicts: list[Verdict] = []
         self.manifest = with_clients(file)
         self._injections: list[Injecting] = []
@@ -86,8 +87,22 @@ class Run:
             if not self.evidence.ended_ns:
                 self._keep(cast)
         if self.evidence.ended_ns:
+            self._do_beside()
             self.verdicts += verdicts(self.experiment.checkers, self.evidence, self._unseen)
         return self.verdicts
+
+    def _do_beside(self) -> None:
+        """The same in the other placement, if there is one. What prevents it is no verdict on the
+        system that was asked about."""
+        if self.experiment.beside is None:
+            return
+        with tempfile.TemporaryDirectory(prefix="ukernel-chaos-") as scratch:
+            try:
+                self.evidence.beside = beside.play(
+                    self.file, self.seed, Path(scratch), self.tell, self.armed
+                )
+            except (SystemDown, BootError, NotSettled, ConnectionError, ClientFailed) as error:
+                self._say(BESIDE, Result.UNKNOWN, str(error))
 
     def _went_down(self, error: Exception) -> None:
         """It is to blame on the faults, if there were any."""
@@ -109,10 +124,13 @@ class Run:
         cast.rehearse(stage)
         at_rest = self._at_rest(stage)
         cast.start(stage)
-        self._live(stage, cast, WARM_S)
+        cast.work(stage, WARM_S)
         self.evidence.before = witness.snapshot(stage, at_rest, cast.outsiders)
         if before := self._unsteady(stage, cast):
             raise Aborted(f"before the first fault: {'; '.join(before)}")
+        if self.experiment.calm_s is not None:
+            self.evidence.calm_ns = time.monotonic_ns()
+            cast.work(stage, self.experiment.calm_s)
         stretches: list[sweep.Stretch] = []
         if self.experiment.sweep is None:
             self._break(stage, cast)
@@ -128,13 +146,6 @@ class Run:
             self.evidence.sweep = sweep.measured(stretches, player, made[player.name])
         self._gather(stage, cast)
         self._look(stage, cast)
-
-    def _live(self, stage: Stage, cast: Cast, seconds: float) -> None:
-        """Let it work in peace."""
-        end = time.monotonic() + seconds
-        while (left_s := end - time.monotonic()) > 0:
-            stage.pump(min(left_s, TURN_S))
-            cast.check()
 
     def _at_rest(self, stage: Stage) -> witness.Counters:
         """What the kernel counts when nobody works. Who serves those outside may keep what it has
@@ -159,7 +170,7 @@ class Run:
             self._say(STEADY, Result.BROKEN, str(error))
             return
         cast.mark()
-        self._live(stage, cast, self.experiment.quiet_s)
+        cast.work(stage, self.experiment.quiet_s)
         after = self._unsteady(stage, cast)
         self._say(STEADY, Result.BROKEN if after else Result.HELD, "; ".join(after) or "as before")
 
@@ -218,6 +229,7 @@ class Run:
         """What is known of a run that did not come to its end."""
         self.evidence.injections = [injecting.record for injecting in self._injections]
         self.evidence.history = cast.operations()
+        self.evidence.lines, self.evidence.health = cast.lines(), cast.health()
 
     def _gather(self, stage: Stage, cast: Cast) -> None:
         self._keep(cast)

@@ -17,6 +17,7 @@ ARROW = "->"
 LINK_PATTERN = f"{NAME_PATTERN[:-1]}{ARROW}{NAME_PATTERN[1:]}"
 
 PATH_PATTERN = "^/.+$"
+IPV4_PATTERN = r"^\d{1,3}(\.\d{1,3}){3}$"
 URL_PATTERN = "^http://[^/ ]+/[^ ]+$"
 
 MAX_S = 86_400  # a day; nobody waits longer for an experiment

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from launcher.chaos.values import PATH_PATTERN, URL_PATTERN
+from launcher.chaos.values import IPV4_PATTERN, PATH_PATTERN, URL_PATTERN
 from ukernel.abi.manifest import MAX_SEED, Name, Part, Size
 
 NO_OPTIONS = {"run", "client", "bystander"}  # of the task
@@ -41,6 +41,10 @@ class Workload(Part):
     """Whether it knows what it should be answered."""
     moves: ClassVar[bool] = False
     """Whether it counts the bytes that it moves, as a sweep needs it."""
+    shows: ClassVar[bool] = False
+    """Whether it sees what a guest shows."""
+    fetches: ClassVar[bool] = False
+    """Whether it downloads files."""
     outside: ClassVar[bool] = False
     """Whether it is a program of the host, which the system meets on the network alone."""
 
@@ -108,7 +112,32 @@ class Read(Workload):
     checks = moves = True
 
 
-class Download(Workload):
+class Outside(Workload):
+    """What every client has that is a program of the host, and which the system meets on the
+    network alone."""
+
+    device: Name | None = None
+    """The card whose other end it is at; without it the only one that leads into the host."""
+    times: Count | None = None
+    """How often; without it as often as there is time for."""
+    outside = True
+
+
+class Datagrams(Outside):
+    """Send datagrams to the guest of a virtual machine and expect the same: from outside, over a
+    network card."""
+
+    run: Literal["datagrams"]
+    address: Annotated[str, Field(pattern=IPV4_PATTERN)]
+    """Of the guest."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Of UDP; without it 7, which is for an echo."""
+    size: Annotated[Size, Field(le=1400)] | None = None
+    """How many bytes at most."""
+    interface = "vm"
+
+
+class Download(Outside):
     """Fetch a file by HTTP, over and over, with curl: from outside, over a network card."""
 
     run: Literal["download"]
@@ -120,12 +149,8 @@ class Download(Workload):
     """Its bytes."""
     verify: Verify | None = None
     """How what comes is compared with what is there."""
-    device: Name | None = None
-    """The card whose other end it is at; without it the only one that leads into the host."""
-    times: Count | None = None
-    """How often; without it as often as there is time for."""
     interface = "file"
-    moves = outside = True
+    moves = fetches = True
 
 
 class Clock(Workload):
@@ -153,6 +178,14 @@ class Console(Workload):
     interface = "console"
 
 
+class Guest(Workload):
+    """Look at a virtual machine: at each line that its guest shows, and at its status."""
+
+    run: Literal["guest"]
+    interface = "vm"
+    shows = True
+
+
 RUNS: dict[str, type[Workload]] = {
     "files": Files,
     "kv": Kv,
@@ -162,7 +195,10 @@ RUNS: dict[str, type[Workload]] = {
     "clock": Clock,
     "entropy": Entropy,
     "console": Console,
+    "guest": Guest,
+    "datagrams": Datagrams,
 }
 AnyWorkload = Annotated[
-    Files | Kv | Echo | Read | Download | Clock | Entropy | Console, Field(discriminator="run")
+    Files | Kv | Echo | Read | Download | Clock | Entropy | Console | Guest | Datagrams,
+    Field(discriminator="run"),
 ]

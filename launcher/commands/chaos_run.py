@@ -105,6 +105,7 @@ class _Progress:
 
 def _show(doing: Run, verdicts: list[Verdict], result: Result) -> None:
     """A line for each verdict, and one for the whole."""
+    from launcher.chaos import sides
     from launcher.chaos.journal import figures
 
     rows = [[v.checker, v.result.value.upper(), v.why] for v in verdicts]
@@ -115,6 +116,8 @@ def _show(doing: Run, verdicts: list[Verdict], result: Result) -> None:
     print(f"{landed} of {planned} faults landed; operations: {outcomes}")
     for stage, times in numbers["recovery_ms"].items():
         print(f"  {stage}: p50 {times['p50']:.1f} ms, p99 {times['p99']:.1f}, n {times['n']}")
+    if found := sides.sides(doing.evidence):
+        show_table(sides.columns(found), sides.rows(found))
     print(f"{doing.experiment.title} (seed {doing.seed}): {result.value.upper()}")
 
 

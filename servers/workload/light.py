@@ -28,13 +28,14 @@ class EchoRun(Client):
 
     def step(self) -> bool:
         data = self.dice.randbytes(self.dice.randint(1, self.number("size")))
-        sent = _short(data)
+        sent = short(data)
         key = f"{self.name}.{sent}"
         call = self.server.echo
-        return self.history.attempt("echo", key, lambda: _short(call(data)), value=sent) == OK
+        return self.history.attempt("echo", key, lambda: short(call(data)), value=sent) == OK
 
 
-def _short(data: bytes) -> str:
+def short(data: bytes) -> str:
+    """What stands for these bytes."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 

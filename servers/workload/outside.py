@@ -1,11 +1,13 @@
 """outside: a client that is no task but a program of the host, beyond the card's cable.
 
     python -m servers.workload.outside LAUNCHER download CLIENT to=SERVER url=URL key=value ...
+    python -m servers.workload.outside LAUNCHER datagrams CLIENT to=SERVER address=IP key=value ...
 
-It has curl(1) fetch the file over and over, and sums up what comes, until standard input ends or
-the process LAUNCHER does. What it writes down is what a task would (see `history` and `bulk`), and
-of each download `{"n": 0, "port": 40312, "bytes": 4096}`: from where curl had connected, by which
-its connection is found among the frames of the card, and how much came.
+It has curl(1) fetch the file over and over, and sums up what comes, or sends datagrams and compares
+what comes back, until standard input ends or the process LAUNCHER does. What it writes down is what
+a task would (see `history`, `bulk` and `light`), and of each download `{"n": 0, "port": 40312,
+"bytes": 4096}`: from where curl had connected, by which its connection is found among the frames of
+the card, and how much came.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from functools import partial
 from typing import IO
 
 from servers.workload.bulk import TOLD_NS
+from servers.workload.datagrams import Datagrams, DatagramsRun
 from servers.workload.history import OK, History, NotDone
 from servers.workload.pace import Pace
 from servers.workload.session import STDIN, STDOUT, Order, UsageError, parse
@@ -93,13 +96,13 @@ def curl(url: str, timeout_s: float) -> list[str]:
     ]  # fmt: skip
 
 
-def work(downloads: Downloads, times: int, pace: Pace) -> None:
+def work(client: Downloads | Datagrams, times: int, pace: Pace) -> None:
     """Until the input ends. Who has done what it was to do waits for that."""
     good = True
     for _ in range(times) if times else itertools.count():
         if not pace.wait(good):
             return
-        good = downloads.step()
+        good = client.step()
     while os.read(STDIN, 4096):
         continue
 
@@ -111,10 +114,15 @@ def main(argv: list[str]) -> int:
         print(f"workload: {error}", file=sys.stderr)
         return 2
     live_under(int(argv[0]), order.client, 0)
-    downloads = Downloads(order, History(STDOUT))
-    work(downloads, int(order.options["times"]), Pace(STDIN, int(order.options["every_ms"])))
-    done, count = downloads.done, downloads.count
-    downloads.history.say(end={"ok": done, "retried": 0, "unknown": 0, "failed": count - done})
+    history = History(STDOUT)
+    client = (
+        Datagrams(order.client, order.options, history)
+        if order.run is DatagramsRun
+        else Downloads(order, history)
+    )
+    work(client, int(order.options["times"]), Pace(STDIN, int(order.options["every_ms"])))
+    done, count = client.done, client.count
+    history.say(end={"ok": done, "retried": 0, "unknown": 0, "failed": count - done})
     return 0
 
 

@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 from servers.workload.bulk import BulkRun
 from servers.workload.client import Client, Options, Setting
+from servers.workload.datagrams import DatagramsRun
 from servers.workload.download import DownloadRun
 from servers.workload.files import FilesRun
+from servers.workload.guest import GuestRun
 from servers.workload.history import History, described
 from servers.workload.kv import KeyValueRun
 from servers.workload.light import ClockRun, ConsoleRun, EchoRun, EntropyRun
@@ -32,6 +34,7 @@ STDIN, STDOUT = 0, 1
 RUNS: dict[str, type[Client]] = {
     "files": FilesRun, "kv": KeyValueRun, "read": BulkRun, "download": DownloadRun,
     "echo": EchoRun, "clock": ClockRun, "entropy": EntropyRun, "console": ConsoleRun,
+    "guest": GuestRun, "datagrams": DatagramsRun,
 }  # fmt: skip
 COMMON: Options = {"to": "", "timeout_ms": int(TIMEOUT_S * 1000)}  # options of every run
 

@@ -267,6 +267,7 @@ def test_devices_break_as_the_machine_can_break_them() -> None:
 def test_the_client_task_understands_what_it_is_told(model: type[Workload]) -> None:
     keys = keys_of(model, without=("client", "run", "bystander"))
     texts = {"to": "fs", "path": "/big", "verify": "sha256", "url": URL, "device": "nic0"}
+    texts["address"] = "10.77.0.2"
     values = {key: texts.get(key, 3) for key in keys}
     (name,) = get_args(model.model_fields["run"].annotation)
     client = model.model_validate({"client": "c", "run": name, **values})

@@ -16,8 +16,10 @@ from launcher.chaos.evidence import (
     Blast,
     Connection,
     Evidence,
+    Health,
     Injection,
     Leg,
+    Line,
     Operation,
     Recovery,
     Result,
@@ -54,6 +56,8 @@ def evidence() -> Evidence:
     usage = (Usage("disk", 12, 2**20), Usage("kernel", 40, 2**24))
     return Evidence(
         seed=4000,
+        placement="micro",
+        calm_ns=500 * MS,
         begun_ns=1000 * MS,
         ended_ns=2000 * MS,
         history=[
@@ -80,9 +84,30 @@ def evidence() -> Evidence:
         prepared={"fetcher": "abc"},
         transfers=[Transfer("fetcher", 4, "nic0", 40_000, 20_000_000)],
         connections=[Connection("nic0", 40_000, 1050 * MS, 1600 * MS, 20_000_200)],
+        lines=[
+            Line("pulse", "vm-a", (900 + 100 * n) * MS, f"heartbeat {n}0 {n}001234 {n}00")
+            for n in range(1, 9)
+        ],
+        health=[Health("pulse", "vm-a", 1500 * MS, "running", 0, 0)],
         unheard="",
         bystanders=("clock",),
         failed=("fs",),
+        beside=Evidence(
+            placement="mono",
+            begun_ns=5000 * MS,
+            ended_ns=6000 * MS,
+            history=[operation(0, begun_ns=5000 * MS, ended_ns=5001 * MS)],
+            injections=[Injection(0, "kill", "disk", 5100 * MS, 5101 * MS)],
+            recoveries=[recovery(1, 5101)],
+            lines=[
+                Line("pulse", "vm-a", (4900 + 100 * n) * MS, f"heartbeat {n}0 {n}001234 {n}00")
+                for n in (1, 2, 4, 4, 5)
+            ],
+            health=[],
+            sweep=[],
+            transfers=[],
+            connections=[],
+        ),
     )
 
 

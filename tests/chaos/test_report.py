@@ -104,12 +104,13 @@ def test_it_refers_to_nothing_outside_itself(tmp_path: Path) -> None:
 
 def test_every_picture_says_in_words_what_it_shows(tmp_path: Path) -> None:
     pictures = Page(written(tmp_path)).all("svg")
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     assert {picture["role"] for picture in pictures} == {"img"}
-    timeline, stages, sweep = (picture["aria-label"] for picture in pictures)
+    timeline, stages, sweep, guests = (picture["aria-label"] for picture in pictures)
     assert "74 operations" in timeline
     assert "first good reply p50 7.00, p90 7.00, p99 7.00" in stages
     assert "never: 20.0, 2.5: 15.0" in sweep
+    assert "micro, 2 faults: vm-a at most 100 ms. mono, 1 fault: vm-a at most 200 ms." in guests
 
 
 def test_pictures_take_their_colours_from_the_page(tmp_path: Path) -> None:

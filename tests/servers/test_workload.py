@@ -144,7 +144,7 @@ def test_a_command_line_is_understood() -> None:
     assert parse(["prepare", "read", "c", "to=fs", "path=/a=b"]).options["path"] == "/a=b"
     assert {name: run.defaults["every_ms"] for name, run in RUNS.items()} == {
         "files": 1, "kv": 1, "read": 0, "download": 0, "echo": 1, "clock": 1, "entropy": 1,
-        "console": 1,
+        "console": 1, "guest": 0, "datagrams": 20,
     }  # fmt: skip
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from os import getpid
 
 import pytest
 
 from launcher.chaos import history
+from launcher.chaos.evidence import Operation
 from servers.workload.outside import curl
 from tests.tools import needs
 
@@ -129,3 +131,49 @@ def test_curl_is_told_all_that_matters() -> None:
     assert words[:2] == ["curl", "--disable"]  # the user's settings, which must come first
     assert words[words.index("--max-time") + 1] == "1.5"
     assert words[-1] == "http://10.0.0.2/big"
+
+
+# --- datagrams ------------------------------------------------------------------------------------
+
+
+def answered(answer: Callable[[int, bytes], Sequence[bytes]], count: int) -> list[Operation]:
+    """Of so many datagrams, each with what `answer` gives for its number and its bytes."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(TIMEOUT_S)
+        options = {"address": "127.0.0.1", "port": server.getsockname()[1], "timeout_ms": 100}
+        words = [f"{key}={value}" for key, value in options.items()]
+        with start("datagrams", "c", "to=vm", *words, f"times={count}") as client:
+            for number in range(count):
+                data, sender = server.recvfrom(1 << 16)
+                for each in answer(number, data):
+                    server.sendto(each, sender)
+            told, _ = client.communicate(timeout=TIMEOUT_S)
+            assert client.returncode == 0
+    return history.read(told, "c")
+
+
+def test_an_answer_is_compared_with_its_datagram() -> None:
+    sent: list[bytes] = []
+
+    def answer(number: int, data: bytes) -> list[bytes]:
+        sent.append(data)
+        return [[data], [], [sent[number - 1], data], [data[:-1] + b"?"]][number]
+
+    made = answered(answer, 4)
+    assert [op.outcome for op in made] == ["ok", "info", "ok", "ok"]
+    assert [op.key == f"c.{op.value}" for op in made] == [True, True, True, False]
+    assert made[1].error == "E_DEADLINE: no answer in 0.1 s"
+
+
+def test_nobody_there_is_told_as_not_done() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    with start("datagrams", "c", "to=vm", "address=127.0.0.1", f"port={port}", "times=2") as client:
+        assert client.stdout is not None
+        told = "".join(client.stdout.readline() for _ in range(4))
+        client.communicate(timeout=TIMEOUT_S)
+    made = history.read(told, "c")
+    assert [op.outcome for op in made] == ["fail", "fail"]
+    assert "refused" in made[0].error

@@ -5,12 +5,14 @@ UNKNOWN is for evidence that cannot decide. No evidence is never HELD.
 
 from __future__ import annotations
 
+from launcher.chaos.checkers.beside import beside_dies
 from launcher.chaos.checkers.bystanders import bystanders
 from launcher.chaos.checkers.calls import one_outcome_per_call
 from launcher.chaos.checkers.common import Checker
 from launcher.chaos.checkers.counter import no_duplicate_effect
 from launcher.chaos.checkers.downloads import downloads_complete, same_connection
 from launcher.chaos.checkers.durable import acked_writes_durable, wrong_data_seen
+from launcher.chaos.checkers.guests import guest_gap, guests_right
 from launcher.chaos.checkers.leaks import no_leak
 from launcher.chaos.checkers.radius import blast_radius_as_predicted
 from launcher.chaos.checkers.recovery import recovery_ms
@@ -34,4 +36,7 @@ CHECKERS: dict[str, Checker] = {
     "wrong_data_seen": wrong_data_seen,
     "downloads_complete": downloads_complete,
     "same_connection": same_connection,
+    "guest_gap": guest_gap,
+    "guests_right": guests_right,
+    "beside_dies": beside_dies,
 }

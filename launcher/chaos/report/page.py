@@ -9,7 +9,7 @@ from typing import Any
 from launcher.chaos import journal
 from launcher.chaos.evidence import Result
 from launcher.chaos.journal import Journal
-from launcher.chaos.report import clients, downloads, faults, numbers
+from launcher.chaos.report import clients, downloads, faults, guests, numbers
 from launcher.chaos.report.markup import Markup, fold, join, table, tag
 from launcher.chaos.report.theme import css
 from launcher.chaos.report.words import SIGNS, badge, figures, moment, short
@@ -92,6 +92,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Journal], Markup]], ...] = (
     ("recovery", "Recovery", faults.recovery),
     ("throughput", "Throughput under kills", faults.sweep),
     ("downloads", "Downloads", downloads.downloads),
+    ("guests", "Virtual machines", guests.guests),
     ("blast", "Blast radius", faults.blast),
     ("outcomes", "Outcomes", clients.outcomes),
     ("clients", "Clients and bystanders", clients.clients),
