@@ -29,7 +29,7 @@ def compare(
         Path | None,
         typer.Option(metavar="DIR", help="Write a report and its picture (SVG, PNG) there."),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Little work: within a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Little work: about a minute.")] = False,
     rounds: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Of every case.", show_default="5")
     ] = None,

@@ -14,14 +14,18 @@ from launcher.chaos.blast import taken_along
 from launcher.chaos.ensemble import free_name
 from launcher.config import SystemFile, placed
 from launcher.source import ConfigError
+from ukernel.abi.hardware import VirtioNet
+from ukernel.abi.interface import Interface
 from ukernel.abi.manifest import Heartbeat, Link, Manifest, Server, VirtioBlk
 from ukernel.abi.registry import resolve_interface
-from ukernel.abi.services import FileSystem
+from ukernel.abi.services import Block, FileSystem
+from ukernel.abi.vm import VirtualMachine
 
 Placement = Literal["micro", "hybrid", "mono"]
 Via = Literal["kernel", "channel"]
 LOAD, ECHO, FILE_SERVER = "servers.load", "servers.echo", "servers.fs"
 LOAD_SERVES = "ukernel.abi.services:Load"
+EMPTY = "empty"  # the argument of a monitor that stands by
 UNWATCHED = Heartbeat(period_ms=0)  # pings would be counted with the work
 
 
@@ -46,6 +50,9 @@ class Cast(NamedTuple):
     echo: str
     fs: str
     victim: str  # the disk's driver
+    card: str | None = None  # the driver of a network card, where there are virtual machines
+    part: tuple[str, int] | None = None  # the file server's partition: whose, and its badge
+    vms: tuple[str, ...] = ()  # monitors of virtual machines; not those that stand by
 
 
 def cases(file: SystemFile) -> list[Case]:
@@ -71,7 +78,7 @@ def absent(file: SystemFile, cast: Cast) -> dict[Case, str]:
 def cast(file: SystemFile) -> Cast:
     """Who is who in this file. Raises ConfigError, saying what is missing and where."""
     servers = file.manifest.servers
-    fs = next((n for n, s in servers.items() if s.start == "boot" and _serves_files(s)), None)
+    fs = next(iter(_serving(file.manifest, FileSystem)), None)
     if fs is None:
         raise _missing(
             file, ("servers",),
@@ -86,7 +93,11 @@ def cast(file: SystemFile) -> Cast:
             "call one such as `disk: {run: servers.disk, serves: block, devices: [disk0]}`",
         )  # fmt: skip
     load = free_name("load", servers)
-    return Cast(load, free_name("load-echo", {*servers, load}), fs, victim)
+    monitors = _serving(file.manifest, VirtualMachine)
+    vms = tuple(name for name in monitors if not servers[name].args.get(EMPTY))
+    card = _card(file.manifest) if vms else None
+    echo, part = free_name("load-echo", {*servers, load}), _part(file.manifest, fs, victim)
+    return Cast(load, echo, fs, victim, card, part, vms)
 
 
 def with_load(file: SystemFile, cast: Cast, case: Case) -> SystemFile:
@@ -117,8 +128,28 @@ def doomed(manifest: Manifest, victim: str) -> set[str]:
         dying = more
 
 
-def _serves_files(server: Server) -> bool:
-    return server.serves is not None and resolve_interface(server.serves) is FileSystem
+def _serving(manifest: Manifest, interface: type[Interface]) -> list[str]:
+    """Those that start at boot and serve this."""
+    return [
+        name
+        for name, server in manifest.servers.items()
+        if server.start == "boot" and server.serves is not None
+        if resolve_interface(server.serves) is interface
+    ]
+
+
+def _part(manifest: Manifest, fs: str, victim: str) -> tuple[str, int] | None:
+    """What the file server has for a disk when that is no driver's whole one."""
+    blocks, calls = _serving(manifest, Block), manifest.servers[fs].calls
+    parts = ((name, link.badge) for name, link in calls.items() if name in blocks)
+    return next((part for part in parts if part[0] != victim), None)
+
+
+def _card(manifest: Manifest) -> str | None:
+    """The driver of the first network card."""
+    cards = {n for n, device in manifest.hardware.items() if isinstance(device, VirtioNet)}
+    owners = (n for n, s in manifest.servers.items() if s.start == "boot" and cards & {*s.devices})
+    return next(owners, None)
 
 
 def _driver(manifest: Manifest, name: str) -> str | None:

@@ -31,7 +31,7 @@ class Driver:
     def __init__(self, system: System, load: str) -> None:
         assert system.kernel is not None
         self._system = system
-        self._load = load
+        self.load = load
         self._connection = system.kernel.connection
         self._endpoint = system.task(load).control.endpoint(0)
 
@@ -62,7 +62,7 @@ class Driver:
         what = " ".join(map(str, (operation, *args)))
         reply = self._outcome(self._post(operation, *args), what)
         if reply.status != Code.OK:
-            raise NoOutcome(f"{self._load}: {what}: {_refused(reply)}")
+            raise NoOutcome(f"{self.load}: {what}: {_refused(reply)}")
         return _value(operation, reply)
 
     def _post(self, operation: str, *args: object) -> int:
@@ -75,7 +75,7 @@ class Driver:
         while (reply := self._connection.collected(number)) is None:
             if time.monotonic() > deadline:
                 self._connection.forget(number)
-                raise NoOutcome(f"{self._load}: {what} has not ended in {PATIENCE_S:g} s")
+                raise NoOutcome(f"{self.load}: {what} has not ended in {PATIENCE_S:g} s")
             self._system.pump(LOOK_S)
         return reply
 

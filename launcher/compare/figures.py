@@ -30,7 +30,7 @@ class Measure(NamedTuple):
     name: str
     title: str
     unit: str
-    of: Callable[[Run], float]
+    of: Callable[[Run], float | None]  # None: this run has no such figure
     more: bool | None = False
 
 
@@ -59,11 +59,11 @@ def measures(run: Run) -> list[Measure]:
 
 
 def figure(measure: Measure, case: Case, rounds: Rounds) -> Figure | None:
-    """None: the case has no run."""
-    values = {number: measure.of(run) for number, run in rounds.get(case, {}).items()}
+    """None: the case has no run, or none with this figure."""
+    values = _values(measure, rounds.get(case, {}))
     if not values:
         return None
-    base = {number: measure.of(run) for number, run in rounds.get(MONO, {}).items()}
+    base = _values(measure, rounds.get(MONO, {}))
     ratios = [values[n] / base[n] for n in values if base.get(n)]
     every = list(values.values())
     return Figure(
@@ -73,6 +73,11 @@ def figure(measure: Measure, case: Case, rounds: Rounds) -> Figure | None:
         stats.bootstrap(ratios) if ratios else None,
         every,
     )
+
+
+def _values(measure: Measure, runs: Mapping[int, Run]) -> dict[int, float]:
+    found = {number: measure.of(run) for number, run in runs.items()}
+    return {number: value for number, value in found.items() if value is not None}
 
 
 def per_unit_ns(run: Run, job: str) -> float:

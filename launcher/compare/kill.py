@@ -1,4 +1,4 @@
-"""kill: the same SIGKILL of the disk's driver, in the middle of the application's writes."""
+"""kill: the same SIGKILL of a driver, in the middle of the application's writes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from typing import NamedTuple
 
 from launcher.chaos.blast import DIED
-from launcher.compare.cases import Cast
 from launcher.compare.drive import Driver, NoOutcome
+from launcher.compare.guests import Guests
 from launcher.system import System
 from ukernel.abi.errors import Code
 from ukernel.abi.services import Done, Kept
@@ -34,36 +34,42 @@ class Kill(NamedTuple):
     acknowledged: int  # writes, over the whole time
     kept: Kept
     under_load: bool  # a write was under way when the signal was sent
+    killed_ns: int = 0  # when it was sent, CLOCK_MONOTONIC
+    back_ns: int = 0  # when everybody was READY again
 
 
-def kill(system: System, driver: Driver, cast: Cast, writes: int) -> Kill:
-    """Kill the driver once, from a burst before it to the reading back. Raises NoOutcome."""
+def kill(system: System, guests: Guests, driver: Driver, victim: str, writes: int) -> Kill:
+    """Kill a driver once, from a burst before it to the reading back. Raises NoOutcome."""
     lives = {row.name: row.life for row in system.slots().values()}
     traced = _last_of_trace(system)
     first = driver.burst(driver.begin_burst(writes))
     under_way = [driver.begin_burst(writes) for _ in range(AHEAD)]
     _pass(system, random.uniform(*DELAY_S))
     killed_ns = time.monotonic_ns()
-    system.signal(cast.victim, signal.SIGKILL)
+    system.signal(victim, signal.SIGKILL)
     met = [driver.burst(number) for number in under_way]
-    ready_ns = _ready(system, cast.victim, lives[cast.victim])
+    ready_ns = _ready(system, victim, lives[victim])
     bursts = [first, *met]
     while (ended_ns := _first_good(bursts, ready_ns)) == 0:
         if len(bursts) > BURSTS:
-            raise NoOutcome(f"{cast.load}: no write was acknowledged again after the kill")
+            raise NoOutcome(f"{driver.load}: no write was acknowledged again after the kill")
         bursts.append(driver.burst(driver.begin_burst(writes)))
     _everybody_back(system)
+    back_ns = time.monotonic_ns()
+    guests.wait_heard(back_ns)  # while nothing else keeps the launcher from hearing them
     kept = driver.kept()
     died = [row.name for row in system.slots().values() if row.life > lives.get(row.name, 0) > 0]
     done = [write for burst in bursts if not isinstance(burst, str) for write in burst]
     return Kill(
         died,
-        _noticed(bursts, cast.load, died),
+        _noticed(bursts, driver.load, died),
         _repeated(_trace(system, traced)),
         ended_ns - killed_ns,
         sum(not write.error for write in done),
         kept,
         isinstance(met[0], str) or any(w.begun_ns <= killed_ns <= w.ended_ns for w in done),
+        killed_ns,
+        back_ns,
     )
 
 

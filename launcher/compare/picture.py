@@ -1,4 +1,4 @@
-"""picture: throughput by case as bars beside mono's, once for the page and once as files."""
+"""picture: figures by case as bars beside mono's, once for the page and once as files."""
 
 from __future__ import annotations
 
@@ -27,17 +27,21 @@ CAPTION = (
 Color = Callable[[str], str]  # of a role of the theme
 
 
-def draw(result: Result, names: Sequence[str], beside: Path) -> Markup:
-    """The picture for the page; and the same, in the colours of its light scheme, as files."""
-    measures = [measure for measure in result.measures() if measure.name in names]
+def draw(result: Result, what: str, measures: Sequence[Measure], beside: Path) -> Markup:
+    """The picture for the page; and the same, in the colours of its light scheme, as files. `what`
+    the measures are of is said beside the axis: "throughput"."""
     cases = [case for case in result.cases() if case != MONO]
     with mpl.rc_context(_in_light()):
-        figure = _bars(result, measures, cases, _light)
+        figure = _bars(result, what, measures, cases, _light)
         figure.savefig(beside.with_suffix(".svg"))
         figure.savefig(beside.with_suffix(".png"), dpi=DPI)
     said = [f"{measure.title}: {_words(result, measure, cases)}" for measure in measures]
-    alt = f"Throughput over mono's. {'; '.join(said)}."
-    return svg.picture("bars", alt, CAPTION, lambda: _bars(result, measures, cases, svg.color))
+    alt = f"{what[:1].upper()}{what[1:]} over mono's. {'; '.join(said)}."
+
+    def drawn() -> Drawing:
+        return _bars(result, what, measures, cases, svg.color)
+
+    return svg.picture(beside.name, alt, CAPTION, drawn)
 
 
 def _light(role: str) -> str:
@@ -50,7 +54,9 @@ def _in_light() -> Any:  # as SETTINGS
     return {**SETTINGS, **drawn, "figure.facecolor": _light("page")}
 
 
-def _bars(result: Result, measures: list[Measure], cases: list[Case], color: Color) -> Drawing:
+def _bars(
+    result: Result, what: str, measures: Sequence[Measure], cases: list[Case], color: Color
+) -> Drawing:
     figure = Drawing(figsize=(svg.WIDTH_INCHES, 3.6))
     svg.margins(figure, left=0.75, right=0.1, top=0.45, bottom=0.4)
     axes = figure.add_subplot()
@@ -65,8 +71,8 @@ def _bars(result: Result, measures: list[Measure], cases: list[Case], color: Col
         )  # fmt: skip
         axes.bar_label(bars, [f"{height:.2f}" for height in heights], padding=2, fontsize=7.5)
     axes.axhline(1, ls="--", lw=1.2, color=color("ink"), label=MONO.name)
-    axes.set_xticks(range(len(measures)), [f"{m.title}, {m.unit}" for m in measures])
-    axes.set_ylabel("of mono's throughput")
+    axes.set_xticks(range(len(measures)), [_label(measure) for measure in measures])
+    axes.set_ylabel(f"of mono's {what}")
     axes.set_ylim(bottom=0)
     axes.margins(y=0.15)
     axes.grid(visible=False, axis="x")
@@ -75,6 +81,11 @@ def _bars(result: Result, measures: list[Measure], cases: list[Case], color: Col
         loc="upper left", ncols=len(cases) + 1, borderaxespad=0, bbox_to_anchor=(0.06, 0.99)
     )
     return figure
+
+
+def _label(measure: Measure) -> str:
+    """Of a virtual machine, its name above what it is of."""
+    return f"{measure.title}, {measure.unit}".replace(": ", "\n")
 
 
 def _errors(found: Sequence[Figure | None]) -> list[list[float]]:

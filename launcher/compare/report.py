@@ -1,6 +1,6 @@
-"""report: a comparison as one HTML page, with its picture beside it as SVG and PNG.
+"""report: a comparison as one HTML page, with its pictures beside it as SVG and PNG.
 
-The picture needs matplotlib, which only the extra `report` installs; `launcher.chaos.report` says
+Pictures need matplotlib, which only the extra `report` installs; `launcher.chaos.report` says
 early that it is missing.
 """
 
@@ -16,7 +16,7 @@ from launcher.compare.cases import MONO, Case
 from launcher.compare.result import REFERENCE, SCHEMA, Result
 from launcher.compare.tables import tables
 
-PAGE, PICTURE = "report.html", "throughput"
+PAGE, PICTURE, GUESTS = "report.html", "throughput", "guests"
 THROUGHPUTS = ("files_per_s", "write_mb_s", "read_mb_s", "metadata_per_s")
 SIGNS = {True: "held", False: "broken"}
 PAPER = (
@@ -31,16 +31,22 @@ PAPER = (
 
 
 def write(result: Result, directory: Path) -> Path:
-    """Make `report.html`, `throughput.svg` and `throughput.png` in a directory; the page."""
+    """Make `report.html`, `throughput.svg` and `throughput.png` in a directory; the page. Where
+    there are virtual machines, `guests.svg` and `guests.png` too."""
     directory.mkdir(parents=True, exist_ok=True)
     picture = import_module("launcher.compare.picture")
-    drawn: Markup = picture.draw(result, THROUGHPUTS, directory / PICTURE)
+    work = [measure for measure in result.measures() if measure.name in THROUGHPUTS]
+    drawn: Markup = picture.draw(result, "throughput", work, directory / PICTURE)
+    guests: Markup | None = None
+    if result.cast.vms:
+        shown = result.shown_of_guests()
+        guests = picture.draw(result, "exits, and of its gaps", shown, directory / GUESTS)
     path = directory / PAGE
-    path.write_text(page(result, drawn), encoding="utf-8", errors="replace")
+    path.write_text(page(result, drawn, guests), encoding="utf-8", errors="replace")
     return path
 
 
-def page(result: Result, drawn: Markup) -> str:
+def page(result: Result, drawn: Markup, guests: Markup | None = None) -> str:
     title = f"The price of isolation: {result.file.manifest.system}"
     head = tag(
         "head",
@@ -53,6 +59,7 @@ def page(result: Result, drawn: Markup) -> str:
     header = tag("header", tag("h1", title), _origin(result), _verdict(result))
     sections = [
         tag("section", tag("h2", "Throughput beside mono"), drawn),
+        *([tag("section", tag("h2", "Virtual machines beside mono"), guests)] if guests else []),
         tag("section", tag("h2", "The old question"), tag("p", PAPER), tag("p", own(result))),
         *(_section(about, titles, rows) for about, titles, rows in tables(result)),
     ]

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from launcher.compare import figures
 from launcher.compare.amounts import Amounts
 from launcher.compare.cases import MONO, Case, Cast, doomed, with_load
+from launcher.compare.claim import Claim
 from launcher.compare.explain import Explained, explain
 from launcher.compare.figures import JOBS, Figure, Measure
-from launcher.compare.kill import LAUNCHER
+from launcher.compare.guest_claims import guest_claims
+from launcher.compare.guest_figures import death_measures, guest_measures
+from launcher.compare.kill import LAUNCHER, Kill
 from launcher.compare.run import Run
 from launcher.config import SystemFile
 
 SCHEMA = "compare/1"
+PLAYERS = ("load", "echo", "fs", "victim")
 REFERENCE = "mono is the monolithic kernel: every server of the file in one process"
-
-
-class Claim(NamedTuple):
-    """Something that must hold whatever the machine does."""
-
-    claim: str
-    held: bool
-    why: str
 
 
 @dataclass
@@ -55,16 +51,32 @@ class Result:
         some = next(self.every(), None)
         return figures.measures(some) if some is not None else []
 
+    def guest_measures(self) -> list[Measure]:
+        """What is told of virtual machines, beside that of the work."""
+        return guest_measures(self.every())
+
+    def death_measures(self) -> list[Measure]:
+        """How long virtual machines were not heard of around each kill."""
+        victims = [name for name in (self.cast.victim, self.cast.card) if name is not None]
+        return death_measures(self.every(), victims)
+
+    def shown_of_guests(self) -> list[Measure]:
+        """What a picture of virtual machines shows: what mono has a figure of too."""
+        exits = [each for each in self.guest_measures() if each.name.endswith("_exits")]
+        every = [*exits, *self.death_measures()]
+        return [m for m in every if (mono := self.figure(m, MONO)) is not None and mono.median]
+
     def figure(self, measure: Measure, case: Case) -> Figure | None:
         return figures.figure(measure, case, self.rounds)
 
     def explained(self) -> list[Explained]:
-        return explain(self.rounds)
+        """Nothing where guests run: what they cause is counted together with the work."""
+        return explain(self.rounds) if not self.cast.vms else []
 
-    def predicted(self, case: Case) -> list[str]:
-        """Who is to die with the victim, in the order of the file."""
+    def predicted(self, case: Case, victim: str = "") -> list[str]:
+        """Who is to die with a victim, the disk's driver if none is named; in the file's order."""
         manifest = with_load(self.file, self.cast, case).manifest
-        dying = doomed(manifest, self.cast.victim)
+        dying = doomed(manifest, victim or self.cast.victim)
         return [name for name in manifest.servers if name in dying]
 
     def booted(self) -> list[str]:
@@ -75,6 +87,11 @@ class Result:
     def notes(self) -> list[str]:
         """What somebody must know who reads the figures."""
         told = [f"{case.name} is absent: {why}" for case, why in self.absent.items()]
+        if self.cast.vms and self.cases():
+            told.append(
+                f"{', '.join(self.cast.vms)} ran all the while: what they cause is in processor "
+                "time, calls and context switches, so it is not told where the time goes"
+            )
         load, cores = self.host.get("load", [0.0])[0], self.host.get("cores", 1)
         if load > cores / 2:
             told.append(
@@ -86,7 +103,8 @@ class Result:
     # --- the claims -----------------------------------------------------------------------------
 
     def claims(self) -> list[Claim]:
-        return [self._ended(), self._right(), self._kept(), self._blast()]
+        told = [self._ended(), self._right(), self._kept(), self._blast()]
+        return told + guest_claims(self.cast.vms, list(self.every()))
 
     @property
     def held(self) -> bool:
@@ -108,7 +126,7 @@ class Result:
         return Claim("no wrong data", not wrong and moved > 0, why)
 
     def _kept(self) -> Claim:
-        kills = [(run.case.name, run.kill) for run in self.every()]
+        kills = [(run.case.name, kill) for run in self.every() for kill in run.kills]
         bad = [
             f"{name}: {k.kept.lost} lost, {k.kept.wrong} wrong of {k.kept.files} files"
             for name, k in kills
@@ -119,16 +137,22 @@ class Result:
         return Claim("no acknowledged write lost", not bad and acknowledged > 0, why)
 
     def _blast(self) -> Claim:
-        bad = []
-        for run in self.every():
-            more = sorted(set(run.kill.died) - set(self.predicted(run.case)))
+        bad, count = [], 0
+        for case, victim, kill in self._kills():
+            more = sorted(set(kill.died) - set(self.predicted(case, victim)))
             if more:
-                bad.append(f"{run.case.name}: {', '.join(more)} died too")
-        count = sum(len(run.kill.died) for run in self.every())
+                bad.append(f"{case.name}: {', '.join(more)} died too")
+            count += len(kill.died)
         why = "; ".join(dict.fromkeys(bad)) or f"{count} lives lost, all of them as predicted"
         return Claim(
             "nobody died whom the placement does not put at risk", not bad and count > 0, why
         )
+
+    def _kills(self) -> Iterator[tuple[Case, str, Kill]]:
+        for run in self.every():
+            yield run.case, self.cast.victim, run.kill
+            if run.card is not None and self.cast.card is not None:
+                yield run.case, self.cast.card, run.card
 
     # --- as JSON --------------------------------------------------------------------------------
 
@@ -138,7 +162,7 @@ class Result:
             "config": str(self.file.path),
             "system": self.file.manifest.system,
             "reference": REFERENCE,
-            "cast": self.cast._asdict(),
+            "cast": self._cast(),
             "amounts": self.amounts._asdict(),
             "host": self.host,
             "versions": self.versions,
@@ -151,10 +175,16 @@ class Result:
             "held": self.held,
         }
 
+    def _cast(self) -> dict[str, Any]:
+        """Of a system without virtual machines, nothing is said of what comes with those."""
+        told = self.cast._asdict()
+        return told if self.cast.vms else {key: told[key] for key in PLAYERS}
+
     def _case(self, case: Case) -> dict[str, Any]:
-        found = {measure: self.figure(measure, case) for measure in self.measures()}
+        measures = [*self.measures(), *self.guest_measures(), *self.death_measures()]
+        found = {measure: self.figure(measure, case) for measure in measures}
         passed = {job: figures.passed(job, case, self.rounds) for job in JOBS}
-        return {
+        told = {
             "case": case.name,
             "placement": case.placement,
             "via": "direct" if case == MONO else case.via,
@@ -165,18 +195,39 @@ class Result:
             },
             "calls_past_the_kernel": passed,
             "predicted_to_die": self.predicted(case),
-            "kills": [_kill(run) for run in self.runs(case)],
+            "kills": [_kill(run.kill) for run in self.runs(case)],
             "failures": [why for each, _, why in self.failures if each == case],
         }
+        if self.cast.vms:
+            told["virtual_machines"] = [_guests(run) for run in self.runs(case)]
+        if self.cast.card is not None:
+            cards = [run.card for run in self.runs(case)]
+            told["card_predicted_to_die"] = self.predicted(case, self.cast.card)
+            told["card_kills"] = [_kill(card) for card in cards if card is not None]
+        return told
 
 
-def _kill(run: Run) -> dict[str, Any]:
-    told = {**run.kill._asdict(), "kept": run.kill.kept._asdict()}
+def _kill(kill: Kill) -> dict[str, Any]:
+    told = {**kill._asdict(), "kept": kill.kept._asdict()}
     told["recovery_ms"] = told.pop("recovery_ns") / 1e6
+    del told["killed_ns"], told["back_ns"]  # which mean nothing on another clock
     return told
 
 
-def clients(run: Run) -> dict[str, str]:
+def _guests(run: Run) -> dict[str, Any]:
+    """Of one run, by name; `felt` has an entry for each kill, the disk's driver's first."""
+    return {
+        name: {
+            **guest._asdict(),
+            "faults": guest.faults,
+            "did": guest.did._asdict(),
+            "felt": [felt._asdict() for felt in guest.felt],
+        }
+        for name, guest in run.guests.items()
+    }
+
+
+def clients(kill: Kill) -> dict[str, str]:
     """Who saw another outcome than success; of the launcher, which is the load's own client, it
     is enough that the load died."""
-    return {name: how for name, how in run.kill.noticed.items() if name != LAUNCHER}
+    return {name: how for name, how in kill.noticed.items() if name != LAUNCHER}

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 from launcher.compare import figures
 from launcher.compare.cases import MONO, Case
 from launcher.compare.figures import JOBS, Figure, Measure
+from launcher.compare.guests import Felt, Guest
+from launcher.compare.kill import Kill
 from launcher.compare.result import Result, clients
 
 Cells = list[list[object]]
+TOLD: dict[str, Callable[[Guest], int]] = {
+    "wrong bytes": lambda guest: guest.wrong,
+    "errors": lambda guest: guest.errors,
+    "faults": lambda guest: guest.faults,
+}
 Table = tuple[str, list[str], Cells]  # what it is about, the titles, the rows
 
 
 def tables(result: Result) -> list[Table]:
-    found = [_figures(result), _latencies(result), _kills(result), _explained(result)]
+    found = [_figures(result), _latencies(result), _guests(result)]
+    found += [_kills(result), _card_kills(result), _felt(result), _explained(result)]
     return [(about, titles, _aligned(rows)) for about, titles, rows in found if rows]
 
 
@@ -97,26 +105,76 @@ def _short(value: float | None) -> object:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def _guests(result: Result) -> Table:
+    """A row for each figure of each virtual machine, beside mono's."""
+    rows = [[m.title, m.unit, *_cells(result, m)] for m in result.guest_measures()]
+    about = "virtual machines, while the work above is done"
+    return about, ["figure", "unit", *_columns(result.cases())], list(rows)
+
+
 def _kills(result: Result) -> Table:
+    kills = {case: [run.kill for run in result.runs(case)] for case in result.cases()}
+    return _deaths(result, "one death", "the disk's driver killed", kills)
+
+
+def _card_kills(result: Result) -> Table:
+    cards = {case: [run.card for run in result.runs(case)] for case in result.cases()}
+    kills = {case: [kill for kill in found if kill is not None] for case, found in cards.items()}
+    return _deaths(result, "another death", "the network card's driver killed", kills)
+
+
+def _deaths(result: Result, about: str, who: str, kills: Mapping[Case, list[Kill]]) -> Table:
     """What the same SIGKILL does. Of several runs, whatever any of them saw."""
     titles = [
-        "the disk's driver killed", "lives lost", "of", "who", "clients that noticed",
+        who, "lives lost", "of", "who", "clients that noticed",
         "stubs that repeated", "recovery, ms", "acknowledged", "lost", "wrong",
     ]  # fmt: skip
     rows: Cells = []
-    for case in result.cases():
-        runs = result.runs(case)
-        died = list(dict.fromkeys(name for run in runs for name in run.kill.died))
-        seen = list(dict.fromkeys(name for run in runs for name in clients(run)))
-        again = list(dict.fromkeys(name for run in runs for name in run.kill.repeated))
+    for case, found in kills.items():
+        if not found:
+            continue
+        died = list(dict.fromkeys(name for kill in found for name in kill.died))
+        seen = list(dict.fromkeys(name for kill in found for name in clients(kill)))
+        again = list(dict.fromkeys(name for kill in found for name in kill.repeated))
         rows.append([
             case.name, len(died), len(result.booted()), " ".join(died), " ".join(seen) or None,
             " ".join(again) or None,
-            _short(median(run.kill.recovery_ns / 1e6 for run in runs)),
-            sum(run.kill.acknowledged for run in runs), sum(run.kill.kept.lost for run in runs),
-            sum(run.kill.kept.wrong for run in runs),
+            _short(median(kill.recovery_ns / 1e6 for kill in found)),
+            sum(kill.acknowledged for kill in found), sum(kill.kept.lost for kill in found),
+            sum(kill.kept.wrong for kill in found),
         ])  # fmt: skip
-    return "one death", titles, rows
+    return about, titles, rows
+
+
+def _felt(result: Result) -> Table:
+    """What each kill did to each virtual machine, over all runs of a case."""
+    rows: Cells = []
+    for case in result.cases():
+        for name in result.cast.vms:
+            guests = [run.guests[name] for run in result.runs(case) if name in run.guests]
+            kills = zip(*(guest.felt for guest in guests), strict=True)
+            told = [sum(of(each) for each in guests) for of in TOLD.values()]
+            rows.append([case.name, name, *(c for felt in kills for c in _felt_by(felt)), *told])
+    titles = ["case", "virtual machine"]
+    for victim in filter(None, (result.cast.victim, result.cast.card)):
+        titles += [f"{victim} killed: lives lost", "guest", "longest gap, ms"]
+    about = "what the deaths did to virtual machines"
+    return about, [*titles, *TOLD], rows
+
+
+def _felt_by(felt: Sequence[Felt]) -> list[object]:
+    """Of one kill in several runs: lives lost, what became of the guest, and the longest time
+    without a heartbeat."""
+    gaps = [each.gap_ms for each in felt if each.gap_ms is not None]
+    return [sum(each.lives for each in felt), _then(felt), _short(max(gaps)) if gaps else None]
+
+
+def _then(felt: Sequence[Felt]) -> str:
+    back = sorted(each.restored_ms for each in felt if each.restored_ms)
+    words = ["went on"] if any(not each.lives for each in felt) else []
+    words += ["booted"] if any(each.lives and not each.restored_ms for each in felt) else []
+    words += [f"back {back[0]} to {back[-1]} ms"] if back else []
+    return ", ".join(words)
 
 
 def _explained(result: Result) -> Table:

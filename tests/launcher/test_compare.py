@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 
 from launcher.chaos.report.markup import Markup
-from launcher.compare import figures, report, tables
+from launcher.compare import figures, guests, report, tables
 from launcher.compare.amounts import QUICK, Amounts
 from launcher.compare.cases import MONO, Case, Cast, absent, cases, cast, doomed, with_load
+from launcher.compare.drive import NoOutcome
 from launcher.compare.explain import Span, explain
 from launcher.compare.figures import JOBS
 from launcher.compare.gauge import Reading
+from launcher.compare.guests import Did, Felt, Guest, Look
 from launcher.compare.kill import Kill
 from launcher.compare.result import Result
 from launcher.compare.run import Job, Run
+from launcher.compare.screen import Screen
 from launcher.config import SystemFile, load
 from launcher.source import ConfigError
 from tests.conftest import CONFIGS
@@ -25,6 +28,8 @@ from ukernel.abi.services import Kept, Timed
 
 MICRO, CHANNEL, HYBRID = Case("micro", "kernel"), Case("micro", "channel"), Case("hybrid", "kernel")
 US = 1000
+MS = 1_000_000
+S = 1000 * MS
 GROUPED = """
 system: grouped
 hardware:
@@ -36,6 +41,35 @@ servers:
   fs: {run: servers.fs, serves: file, calls: [disk], state: disk}
 groups:
   storage: [disk, fs]
+"""
+HOSTING = """
+system: hosting
+hardware:
+  disk0: {model: virtio-blk, image: disk.img, size: 8MiB}
+  nic0: {model: virtio-net, backend: switch, switch: lan}
+servers:
+  disk: {run: servers.disk, serves: block, devices: [disk0]}
+  nic: {run: servers.nic, serves: ethernet, devices: [nic0]}
+  parts:
+    run: servers.partitions
+    serves: block
+    calls: [disk]
+    args: {parts: [4MiB, 64KiB]}
+  fs:
+    run: servers.fs
+    serves: file
+    calls: [{parts: {badge: 1}}]
+    state: persistent
+    args: {disk: parts}
+vms:
+  beat:
+    image: heartbeat
+    memory: 1MiB
+    share: 30
+    disk: {server: parts, badge: 2}
+    nic: {server: nic}
+    snapshot_every: 200ms
+  beat2: {standby_for: beat}
 """
 
 
@@ -128,6 +162,12 @@ def test_whom_a_strategy_takes_along_is_at_risk_too(tmp_path: Path) -> None:
 def test_a_large_file_leaves_room_on_the_disk() -> None:
     assert Amounts().fitting(8 << 20).write == 2
     assert QUICK.fitting(1 << 30) == QUICK
+
+
+def test_virtual_machines_bring_a_second_victim_and_standbys_are_left_out(tmp_path: Path) -> None:
+    found = cast(grouped(tmp_path, HOSTING))
+    assert (found.victim, found.card) == ("disk", "nic")
+    assert (found.part, found.vms) == (("parts", 1), ("beat",))
 
 
 # --- figures ------------------------------------------------------------------------------------
@@ -230,6 +270,126 @@ def with_jobs(run: Run, **jobs: tuple[int, int]) -> Run:
         job, past = a_job(name, unit_us), run.jobs[name].used.channel
         made[name] = job._replace(used=job.used._replace(switches=10 * switches, channel=past))
     return run._replace(jobs={**run.jobs, **made})
+
+
+# --- virtual machines ---------------------------------------------------------------------------
+
+
+def test_what_a_guest_says_is_understood_in_any_pieces() -> None:
+    beat, check, other = Screen("beat"), Screen("check"), Screen("other")
+    beat.show(1 * S, b"heartbeat with a disk\nheartbeat 10 1000 250\r\nheartbeat 2")
+    beat.show(2 * S, b"0 2000 900\nheartbeat: the disk says 1\n")
+    check.show(1 * S, b"diskcheck of 64 sectors\n")
+    check.show(2 * S, b"diskcheck: the write of sector 8 ended with status 1\n")
+    assert not check.checked_since(0)
+    check.show(3 * S, b"diskcheck 1 sectors 64 wrong 3 errors 2\n")
+    other.show(1 * S, b"\xffhello\nheartbeat")
+    assert [(each.ticks, each.late_ms) for each in beat.beats] == [(10, 0.25), (20, 0.9)]
+    assert (beat.lines, beat.wrong, beat.errors) == (2, 0, 1)
+    assert (check.lines, check.wrong, check.errors) == (1, 3, 2)
+    assert [beat.heard_since(2 * S - 1), beat.heard_since(2 * S)] == [True, False]
+    assert [check.checked_since(3 * S - 1), check.checked_since(3 * S)] == [True, False]
+    assert beat.checked_since(9 * S)
+    assert check.heard_since(9 * S)
+    assert (other.kind, other.lines) == (None, 0)
+
+
+def test_gaps_are_between_heartbeats_from_before_a_stretch_to_after_it() -> None:
+    screen = Screen("vm")
+    for number, at_ms in enumerate((0, 100, 200, 650, 750, 2000), 1):
+        screen.show(at_ms * MS, f"heartbeat {10 * number} 0 {at_ms}\n".encode())
+    assert screen.gap_ms(210 * MS, 220 * MS) == 450
+    assert screen.gap_ms(110 * MS, 190 * MS) == 100
+    assert screen.gap_ms(700 * MS, 1000 * MS) == 1250
+    assert screen.ticks_per_s(0, 750 * MS) == pytest.approx(40 / 0.75)
+    assert screen.latest_ms(0, 750 * MS) == 0.75
+    assert (screen.ticks_per_s(0, 50 * MS), Screen("vm").gap_ms(0, MS)) == (None, None)
+
+
+def a_look(at_s: int, life: int, times: int, restored_ms: int = 0) -> Look:
+    counted = dict.fromkeys(("disk_requests", "frames_sent", "frames_received"), times)
+    exits = [{"kind": "wfi", "times": times}]
+    counted |= {"run_us": 1000 * times, "restored_from_ms": restored_ms}
+    status = {**counted, "exits": exits, "faults": times, "resets": 0}
+    return Look(at_s * 1000 * MS, life, status)
+
+
+def test_what_lies_between_two_looks_is_told_by_the_second() -> None:
+    did = guests.did("vm", Screen("vm"), a_look(1, 1, 10), a_look(3, 1, 110))
+    assert did == Did({"wfi": 50}, 0.05, 50, 100, None, None)
+    with pytest.raises(NoOutcome, match="vm has died while"):
+        guests.did("vm", Screen("vm"), a_look(1, 1, 10), a_look(3, 2, 110))
+    back = guests.felt(Screen("vm"), a_look(1, 1, 0), a_look(3, 2, 0, restored_ms=80), 0, 1)
+    assert back == Felt(1, 80, None, 0)
+    on = guests.felt(Screen("vm"), a_look(1, 1, 5), a_look(3, 1, 7, restored_ms=80), 0, 1)
+    assert on == Felt(0, 0, None, 2)
+
+
+def a_guest(
+    lives: int = 0, wrong: int = 0, errors: int = 0, faults: int = 0, **more: object
+) -> Guest:
+    did = Did({"wfi": 100.0}, 0.1, 10.0, 0.0, 100.0, 3.0)
+    felt = [Felt(lives, 90 * lives, 130.0, 0), Felt(lives, 40 * lives, 150.0, faults)]
+    return Guest(did, felt, True, 20, wrong, errors)._replace(**more)  # type: ignore[arg-type]
+
+
+def hosted(
+    tmp_path: Path, guest: Guest, mono: Guest, micro_dies: str = "", spared: str = ""
+) -> Result:
+    """A comparison of a system with a virtual machine, `beat`."""
+    file = grouped(tmp_path, HOSTING)
+    every = [name for name in file.manifest.servers if name != spared]
+    rounds: dict[Case, dict[int, Run]] = {}
+    for case, found, names in ((MONO, mono, every), (MICRO, guest, [micro_dies])):
+        run = a_run(case, died=list(filter(None, [*names, "disk"])))
+        card = run.kill._replace(died=list(filter(None, [*names, "nic"])))
+        rounds[case] = {0: run._replace(card=card, guests={"beat": found})}
+    return Result(file, cast(file), QUICK, {"cpu": "x"}, {}, "", rounds)
+
+
+def test_of_virtual_machines_each_claim_can_break(tmp_path: Path) -> None:
+    dead = a_guest(lives=1)
+    assert hosted(tmp_path, a_guest(), dead).held
+    outlive, die, right = (
+        "under micro no virtual machine dies with a driver",
+        "under mono all virtual machines die with it",
+        "under micro no guest finds a wrong byte or is told of an error",
+    )
+    assert outlive in broken(hosted(tmp_path, a_guest(), dead, micro_dies="beat"))
+    assert broken(hosted(tmp_path, a_guest(), dead, spared="beat")) == [die]
+    assert broken(hosted(tmp_path, a_guest(wrong=1), dead)) == [right]
+    assert broken(hosted(tmp_path, a_guest(errors=1), dead)) == [right]
+    assert broken(hosted(tmp_path, a_guest(faults=1), dead)) == [right]
+    assert broken(hosted(tmp_path, a_guest(lines=0), dead)) == [right]
+    silent = hosted(tmp_path, a_guest(speaks=False, lines=0), dead)
+    assert right not in [claim.claim for claim in silent.claims()]
+
+
+def test_of_virtual_machines_the_same_is_told_everywhere(tmp_path: Path) -> None:
+    result = hosted(tmp_path, a_guest(), a_guest(lives=1))
+    made = {about: (titles, rows) for about, titles, rows in tables.tables(result)}
+    assert len(made) == 6  # where the time goes is not told
+    for titles, rows in made.values():
+        assert {len(row) for row in rows} == {len(titles)}
+    _, rows = made["what the deaths did to virtual machines"]
+    assert [row[2:4] for row in rows] == [[1, "back 90 to 90 ms"], [0, "went on"]]
+    document = result.as_json()
+    assert document["cast"]["vms"] == ("beat",)
+    for case in document["cases"]:
+        (virtual,) = case["virtual_machines"]
+        assert virtual["beat"]["felt"][0]["gap_ms"] == 130
+        assert case["figures"]["beat_gap_nic_killed_ms"]["median"] == 150
+        assert [kill["kept"]["lost"] for kill in case["card_kills"]] == [0]
+    assert [m.name for m in result.shown_of_guests()] == [
+        "beat_exits", "beat_gap_disk_killed_ms", "beat_gap_nic_killed_ms",
+    ]  # fmt: skip
+
+
+def test_without_virtual_machines_nothing_is_said_of_them(tmp_path: Path) -> None:
+    document = a_result(a_run(MONO), a_run(MICRO), tmp_path=tmp_path).as_json()
+    assert list(document["cast"]) == ["load", "echo", "fs", "victim"]
+    assert not {"virtual_machines", "card_kills"} & document["cases"][0].keys()
+    assert len(document["claims"]) == 4
 
 
 # --- claims -------------------------------------------------------------------------------------

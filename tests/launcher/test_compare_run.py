@@ -22,7 +22,7 @@ from launcher.compare.run import run
 from launcher.foreground import StopRequested, StopSignals
 from launcher.rundir import running
 from tests.conftest import CONFIGS, Ukernel
-from tests.launcher.test_compare import GROUPED, MICRO, grouped
+from tests.launcher.test_compare import CHANNEL, GROUPED, HOSTING, MICRO, grouped
 
 LITTLE = Amounts(rounds=1, calls=20, rested=3, files=3, write=1, read=1, metadata=2, writes=8)
 UNITS = {"call": 20, "rested": 3, "trap": 20, "files": 3, "write": 8, "read": 8, "metadata": 2}
@@ -56,6 +56,30 @@ def test_every_case_does_the_same_work_and_survives_the_same_death(result: Resul
     assert not running()
     check_document(result)
     check_report(result)
+
+
+def test_a_guest_outlives_a_driver_unless_they_share_a_process(
+    runtime_dir: Path, tmp_path: Path
+) -> None:
+    found = compare(grouped(tmp_path, HOSTING), LITTLE, lambda line: None, unarmed)
+    assert found.held, found.claims()
+    assert len(found.claims()) == 7
+    for each in found.every():
+        assert {name: job.whole.times for name, job in each.jobs.items()} == UNITS
+        assert each.card is not None
+        assert each.card.died == found.predicted(each.case, "nic")
+        beat = each.guests["beat"]
+        assert beat.did.exits_per_s["wfi"] > 0
+        assert (0 < beat.did.cpu < 1, beat.wrong, beat.errors) == (True, 0, 0)
+        assert [felt.lives for felt in beat.felt] == [int(each.case == MONO)] * 2
+        assert all((felt.restored_ms > 0) == (felt.lives > 0) for felt in beat.felt)
+        assert all(felt.gap_ms is not None and felt.gap_ms > 0 for felt in beat.felt)
+    assert [case for case in found.cases() if found.runs(case)] == [MONO, CHANNEL, MICRO]
+    assert not running()
+    directory = found.file.directory / "report"
+    page = write(found, directory).read_text()
+    assert {path.suffix for path in directory.glob("guests.*")} == {".svg", ".png"}
+    assert "What the deaths did to virtual machines" in page
 
 
 def check_document(result: Result) -> None:
