@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from launcher.client import Client, Refused
-from launcher.commands.common import AsJson, SystemName, show_json, show_table
+from launcher.commands.common import AsJson, SystemName, show_json, show_table, without_idle
 from launcher.commands.vm_console import console
 from launcher.commands.vm_top import top
 
 SERVES = "vm"
 LOOK_S = 1.0  # for a monitor that may be hung
+QUARANTINED = "QUARANTINED"  # requests that its monitor died of twice, and gets no more
 TITLES = [
     "NAME", "STATE", "ENGINE", "MEMORY K", "UP s", "RAN s", "FAULTS", "RESETS", "SNAPSHOTS",
-    "LAST s", "PAUSE ms", "LIFE",
+    "LAST s", "PAUSE ms", "LIFE", QUARANTINED,
 ]  # fmt: skip
 
 app = typer.Typer(help="Virtual machines.", no_args_is_help=True, rich_markup_mode=None)
@@ -54,11 +58,12 @@ def ls(system: SystemName = "", as_json: AsJson = False) -> None:
         info = client.ask("info")
         slots = {row["name"]: row for row in client.ask("ps")}
         names = [name for name, what in info["serves"].items() if what == SERVES]
-        rows = [look_at(client, slots[name]) for name in names]
+        kept = Counter(case["server"] for case in client.ask("quarantine"))
+        rows = [{**look_at(client, slots[n]), "quarantined": kept[n]} for n in names]
     if as_json:
         show_json(rows)
         return
-    show_table(TITLES, [_row(row) for row in rows])
+    show_table(*without_idle(TITLES, [_row(row) for row in rows], (QUARANTINED,)))
 
 
 def look_at(client: Client, slot: dict[str, Any]) -> dict[str, Any]:
@@ -73,13 +78,14 @@ def look_at(client: Client, slot: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(row: dict[str, Any]) -> list[Any]:
+    ends = [row["life"], row["quarantined"]]
     if "engine" not in row:
-        return [row["name"], row["state"], *[None] * (len(TITLES) - 3), row["life"]]
+        return [row["name"], row["state"], *[None] * (len(TITLES) - 4), *ends]
     last_s = row["snapshot_age_ms"] / 1000 if row["snapshots"] else None
     return [
         row["name"], row["state"], row["engine"], row["memory"] >> 10, row["uptime_ms"] / 1000,
         row["run_us"] / 1e6, row["faults"], row["resets"], row["snapshots"], last_s,
-        row["snapshot_pause_us"] / 1000, row["life"],
+        row["snapshot_pause_us"] / 1000, *ends,
     ]  # fmt: skip
 
 
@@ -109,6 +115,28 @@ def discard(name: Name, system: SystemName = "") -> None:
     _do(name, system, "discard")
 
 
+@contextmanager
+def _copying(name: str, file: Path, system: str) -> Iterator[Client]:
+    """The system with that virtual machine; what is wrong with the file is bad input."""
+    from launcher.vmfile import BadFile
+
+    with Client(system) as client:
+        find_vm(client.ask("info"), name)
+        try:
+            yield client
+        except BadFile as error:
+            raise Refused(str(error), 2) from None
+        except OSError as error:
+            raise Refused(f"{file}: {error.strerror}", 2) from None
+
+
+def _tell(as_json: bool, fields: dict[str, Any], text: str) -> None:
+    if as_json:
+        show_json(fields)
+    else:
+        print(text)
+
+
 @app.command()
 def snapshot(
     name: Name,
@@ -119,19 +147,14 @@ def snapshot(
     """Copy a virtual machine into a file, and let it go on."""
     from launcher import vmfile
 
-    with Client(system) as client:
-        find_vm(client.ask("info"), name)
-        try:
-            with vmfile.writing(file) as out:
-                told = client.ask("vm_save", name, fds=(out.fileno(),))
-                what = vmfile.Written(name, told["engine"], told["memory"])
-                about = vmfile.finish(out, what)
-        except OSError as error:
-            raise Refused(f"{file}: {error.strerror}", 2) from None
-    if as_json:
-        show_json({**about._asdict(), "file": str(file), "pause_ms": told["pause_ms"]})
-        return
-    print(f"{file}: {about.size} bytes; {name} stood still for {told['pause_ms']} ms")
+    with _copying(name, file, system) as client, vmfile.writing(file) as out:
+        told = client.ask("vm_save", name, fds=(out.fileno(),))
+        about = vmfile.finish(out, vmfile.Written(name, told["engine"], told["memory"]))
+    _tell(
+        as_json,
+        {**about._asdict(), "file": str(file), "pause_ms": told["pause_ms"]},
+        f"{file}: {about.size} bytes; {name} stood still for {told['pause_ms']} ms",
+    )
 
 
 @app.command()
@@ -144,20 +167,14 @@ def restore(
     """Continue a copy in place of what the virtual machine does now, which is lost."""
     from launcher import vmfile
 
-    with Client(system) as client:
-        find_vm(client.ask("info"), name)
-        try:
-            with file.open("rb", buffering=0) as copy:
-                about = vmfile.check(copy, file)
-                told = client.ask("vm_load", name, about.engine, about.memory, fds=(copy.fileno(),))
-        except vmfile.BadFile as error:
-            raise Refused(str(error), 2) from None
-        except OSError as error:
-            raise Refused(f"{file}: {error.strerror}", 2) from None
-    if as_json:
-        show_json({**about._asdict(), "file": str(file), "ms": told["ms"]})
-        return
-    print(f"{name} goes on from {file}, after {told['ms']} ms")
+    with _copying(name, file, system) as client, file.open("rb", buffering=0) as copy:
+        about = vmfile.check(copy, file)
+        told = client.ask("vm_load", name, about.engine, about.memory, fds=(copy.fileno(),))
+    _tell(
+        as_json,
+        {**about._asdict(), "file": str(file), "ms": told["ms"]},
+        f"{name} goes on from {file}, after {told['ms']} ms",
+    )
 
 
 @app.command()
@@ -174,10 +191,11 @@ def migrate(
         if sys.stderr.isatty():
             print(f"moving {source} to {target}", file=sys.stderr)
         told = client.ask("vm_migrate", source, target)
-    if as_json:
-        show_json({"from": source, "to": target, **told})
-        return
-    print(f"{target} runs what {source} was: {told['size']} bytes; pause {told['pause_ms']} ms")
+    _tell(
+        as_json,
+        {"from": source, "to": target, **told},
+        f"{target} runs what {source} was: {told['size']} bytes; pause {told['pause_ms']} ms",
+    )
 
 
 app.command()(console)

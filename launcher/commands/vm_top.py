@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
-import typer
+from launcher.client import Client
+from launcher.commands.common import SystemName
+from launcher.commands.live import Count, Every, Lines, Table, View, watch
 
-from launcher.client import Client, Refused
-from launcher.commands.common import SystemName, show_table
-
-FIRST_S = 0.2  # until there is something on the screen
-ENDED = 3  # the code of a refusal by a system that is no more
 KINDS = ("slice", "wfi", "halt", "fault")
 TITLES = [
     "NAME", "STATE", "CPU %", "SLICES/S", "WFI/S", "FAULTS", "RESETS", "SNAPSHOTS", "LAST s",
@@ -23,81 +16,57 @@ TITLES = [
 ]  # fmt: skip
 DISPENSABLE = ["LIFE", "RESETS", "SNAPSHOTS", "WFI/S", "SLICES/S"]  # in this order
 
-Every = Annotated[float, typer.Option(metavar="SECONDS", min=0.05, help="Length of an interval.")]
-Rows = list[dict[str, Any]]
+
+class Look(NamedTuple):
+    """The virtual machines at one moment, by name."""
+
+    at_s: float  # CLOCK_MONOTONIC
+    rows: dict[str, dict[str, Any]]
+
+
+class Interval(NamedTuple):
+    """What they did in it."""
+
+    seconds: float
+    rows: list[dict[str, Any]]
 
 
 def top(
-    system: SystemName = "",
-    every: Every = 1.0,
-    count: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="End after so many intervals.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    system: SystemName = "", every: Every = 1.0, count: Count = None, as_json: Lines = False
 ) -> None:
     """What each virtual machine does now: processor, slices, faults, age of its snapshot.
 
     q or Ctrl-C ends it.
     """
-    with Client(system) as client, suppress(KeyboardInterrupt):
-        try:
-            _watch(client, every, count, as_json)
-        except Refused as refused:
-            if refused.code != ENDED:
-                raise
-            print(f"system {client.name} has ended", file=sys.stderr)
+    with Client(system) as client:
+        serves = client.ask("info")["serves"]
+        view = View(
+            look=lambda: _look(client, serves),
+            between=_interval,
+            table=lambda each: _table(client.name, each),
+            fields=lambda each: {"seconds": each.seconds, "vms": each.rows},
+            dispensable=DISPENSABLE,
+        )
+        watch(client, view, every, count, as_json)
 
 
-def _watch(client: Client, every_s: float, count: int | None, as_json: bool) -> None:
-    def wait(seconds: float) -> bool:
-        client.ended(seconds)  # the next look tells
-        return False
-
-    if as_json:
-        for seconds, rows in _intervals(client, every_s, every_s, count, wait):
-            print(json.dumps({"at": time.time(), "seconds": seconds, "vms": rows}), flush=True)
-    elif not sys.stdout.isatty():
-        for _, rows in _intervals(client, every_s, every_s, count, wait):
-            show_table(TITLES, [shown(row) for row in rows])
-    else:
-        _on_screen(client, every_s, count, wait)
-
-
-def _on_screen(
-    client: Client, every_s: float, count: int | None, wait: Callable[[float], bool]
-) -> None:
-    from launcher.commands.screen import Screen, key_q
-
-    with Screen() as screen, key_q() as stop_in:
-        for _, rows in _intervals(client, FIRST_S, every_s, count, stop_in or wait):
-            head = f"{client.name}: {len(rows)} virtual machines"
-            screen.draw(head, TITLES, [shown(row) for row in rows], DISPENSABLE)
-
-
-def _intervals(
-    client: Client,
-    first_s: float,
-    every_s: float,
-    count: int | None,
-    stop_in: Callable[[float], bool],
-) -> Iterator[tuple[float, Rows]]:
+def _look(client: Client, serves: dict[str, str]) -> Look:
     from launcher.commands.vm import SERVES, look_at
 
-    serves = client.ask("info")["serves"]
+    slots = [slot for slot in client.ask("ps") if serves.get(slot["name"]) == SERVES]
+    rows = {slot["name"]: look_at(client, slot) for slot in slots}
+    return Look(time.monotonic(), rows)
 
-    def look() -> tuple[float, dict[str, dict[str, Any]]]:
-        slots = client.ask("ps")
-        rows = {s["name"]: look_at(client, s) for s in slots if serves.get(s["name"]) == SERVES}
-        return time.monotonic(), rows
 
-    before, wait_s, seen = look(), first_s, 0
-    while count is None or seen < count:
-        if stop_in(wait_s):
-            return
-        after, wait_s, seen = look(), every_s, seen + 1
-        seconds = after[0] - before[0]
-        yield seconds, [between(before[1].get(n), row, seconds) for n, row in after[1].items()]
-        before = after
+def _interval(before: Look, after: Look) -> Interval:
+    seconds = after.at_s - before.at_s
+    rows = [between(before.rows.get(name), row, seconds) for name, row in after.rows.items()]
+    return Interval(seconds, rows)
+
+
+def _table(system: str, each: Interval) -> Table:
+    head = f"{system}: {len(each.rows)} virtual machines in {each.seconds:.1f} s"
+    return Table(head, TITLES, [shown(row) for row in each.rows])
 
 
 def between(before: dict[str, Any] | None, after: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -105,9 +105,10 @@ class Intruder(Connection):
         return m
 
     def serve(self, credit: int = 1) -> None:
-        """Be READY, and ask for so many calls."""
+        """Be READY, and ask for so many calls: the kernel knows of it when this returns."""
         kernel(self).ready("")
         self.put(wire.RECV, seq=credit, token=self.named["self"])
+        self.sync()
 
     def sync(self) -> None:
         """Everything sent before has been looked at when this returns."""
@@ -146,9 +147,9 @@ class World:
 
     # --- waiting --------------------------------------------------------------------------------
 
-    def until(self, done: Callable[[], T], what: str) -> T:
+    def until(self, done: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
         """Let the system live until `done` is true; its value."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while not (value := done()):
             assert time.monotonic() < deadline, f"{what} did not come; events: {self.events}"
             self.system.pump(0.01)

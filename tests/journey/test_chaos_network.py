@@ -71,7 +71,7 @@ servers:
   echo: {{run: servers.echo, serves: echo, {ALWAYS}}}
 """
 FETCHER = {"client": "fetcher", "run": "download", "url": "http://10.77.0.2/big", "size": "3MiB"}
-SOME = {"at": 0, "do": "device", "device": "nic0", "probability": 0.2, "for": "800ms"}
+SOME = {"at": 0, "do": "device", "device": "nic0", "probability": 0.2, "for": "3s"}
 NEMESIS = [
     {**SOME, "fault": "lose_frame", "requests": 3},
     {**SOME, "fault": "corrupt_frame", "requests": 3},

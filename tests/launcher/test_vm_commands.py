@@ -20,21 +20,22 @@ from launcher.client import Client, Refused
 from launcher.commands.vm import find_vm
 from launcher.commands.vm_top import between, shown
 from launcher.frames import dump
-from tests.conftest import TIMEOUT_S, own_runtime_dir
+from tests.conftest import TIMEOUT_S, own_runtime_dir, until
 
 MONITOR = "run: tests.launcher.tasks.monitor, serves: vm"
 CLOUD = f"""
 system: cloud
 servers:
   echo: {{run: servers.echo, serves: echo}}
-  vm-a: {{{MONITOR}, args: {{memory: 600000}}}}
-  vm-b: {{{MONITOR}, args: {{memory: 600000, empty: true}}}}
+  vm-a: {{{MONITOR}, args: {{memory: 5000000}}}}
+  vm-b: {{{MONITOR}, args: {{memory: 5000000, empty: true}}}}
   small: {{{MONITOR}, args: {{memory: 4096, empty: true}}}}
-  broken: {{{MONITOR}, args: {{memory: 600000, empty: true, trouble: fails}}}}
+  broken: {{{MONITOR}, args: {{memory: 5000000, empty: true, trouble: fails}}}}
   mortal:
     {MONITOR.replace(", ", chr(10) + "    ")}
-    args: {{memory: 600000, empty: true, trouble: dies}}
+    args: {{memory: 5000000, empty: true, trouble: dies}}
     restart: {{max_restarts: 100, backoff: {{first_ms: 0}}}}
+  doomed: {{{MONITOR}, args: {{memory: 4096}}, restart: {{max_restarts: 0}}}}
 """
 
 
@@ -73,9 +74,10 @@ def states() -> dict[str, str]:
 def test_what_there_is() -> None:
     lines = shown_by("ls").splitlines()
     assert lines[1].split() == [
-        "vm-a", "running", "unicorn", "585", "1.5", "0.2", "2", "1", "4", "0.3", "1.2", "1",
+        "vm-a", "running", "unicorn", "4882", "1.5", "0.2", "2", "1", "4", "0.3", "1.2", "1",
     ]  # fmt: skip
-    assert len(lines) == 6
+    assert len(lines) == 7
+    assert "QUARANTINED" not in lines[0]
     (first, *_) = json.loads(shown_by("ls", "--json"))
     assert first["exits"] == [{"kind": "slice", "times": 7}, {"kind": "wfi", "times": 3}]
 
@@ -100,7 +102,7 @@ def test_a_machine_goes_into_a_file_and_on_from_it(cloud: Path) -> None:
     assert "bytes; vm-a stood still for" in shown_by("snapshot", "vm-a", str(file))
     told = json.loads(shown_by("snapshot", "vm-a", str(file), "--json"))
     assert (told["memory"], told["size"], told["name"]) == (
-        600_000,
+        5_000_000,
         file.stat().st_size - 4096,
         "vm-a",
     )
@@ -134,22 +136,25 @@ def test_files_that_are_no_copies(cloud: Path) -> None:
         assert told in shown_by("restore", "vm-b", str(bad), status=2)
     assert "No such file" in shown_by("restore", "vm-b", str(cloud / "none"), status=2)
     assert "No such file" in shown_by("snapshot", "vm-a", str(cloud / "no" / "x"), status=2)
+    os.mkfifo(pipe := cloud / "pipe")
+    assert "it is there, and no file" in shown_by("snapshot", "vm-a", str(pipe), status=2)
+    assert pipe.is_fifo()  # and not replaced
     told = shown_by("restore", "small", str(file), status=1)
-    assert "small has 4KiB of memory, and the copy 600000: give it the same" in told
+    assert "small has 4KiB of memory, and the copy 5000000: give it the same" in told
     assert states() == {**states(), "vm-a": "running", "vm-b": "empty", "small": "empty"}
 
 
 @pytest.mark.usefixtures("cloud")
 def test_a_machine_moves_there_and_back() -> None:
     told = json.loads(shown_by("migrate", "vm-a", "vm-b", "--json"))
-    assert told["size"] > 600_000 - 251
+    assert told["size"] > 5_000_000 - 251
     assert told["pause_ms"] >= 0
     assert states() == {**states(), "vm-a": "empty", "vm-b": "running"}
     assert "vm-a runs what vm-b was" in shown_by("migrate", "vm-b", "vm-a")
     for to, why in (
         ("broken", "vm-a was not moved, and goes on where it was: no processor"),
         ("mortal", "vm-a was not moved, and goes on where it was"),
-        ("small", "small has 4KiB of memory, and vm-a 600000"),
+        ("small", "small has 4KiB of memory, and vm-a 5000000"),
     ):
         assert why in shown_by("migrate", "vm-a", to, status=1)
         assert states() == {**states(), "vm-a": "running"}
@@ -171,6 +176,24 @@ def test_who_asked_is_gone_and_the_machine_goes_on() -> None:
     assert states() == {**states(), "vm-a": "running", "vm-b": "empty"}
 
 
+def test_two_at_the_same_time_have_memory_of_their_own_and_none_is_left(cloud: Path) -> None:
+    file, again = cloud / "before.vm", cloud / "after.vm"
+    shown_by("snapshot", "vm-a", str(file))
+    with Client() as moves, Client() as restores, file.open("rb", buffering=0) as copy:
+        about = vmfile.check(copy, file)
+        moves._line.sendall(dump(["vm_migrate", "vm-a", "vm-b"]))
+        with pytest.raises(Refused, match="broken was not restored, and is empty now: no proc"):
+            restores.ask("vm_load", "broken", "unicorn", about.memory, fds=(copy.fileno(),))
+        while states()["vm-a"] != "empty":
+            moves.ended(0.01)
+    shown_by("snapshot", "vm-b", str(again))
+    assert again.read_bytes()[4096:] == file.read_bytes()[4096:]
+    shown_by("migrate", "vm-b", "vm-a")
+    with Client() as client:
+        regions = [row for row in client.ask("caps") if row["kind"] == "region"]
+        assert regions == []
+
+
 @pytest.mark.usefixtures("cloud")
 def test_what_may_not_be_asked() -> None:
     with Client() as client:
@@ -189,6 +212,22 @@ def test_what_may_not_be_asked() -> None:
             client.ask("vm_save", "vm-a", fds=(outer,))
         os.close(inner)
         os.close(outer)
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_monitor_that_is_given_up_and_a_request_in_quarantine_are_shown() -> None:
+    subprocess.run(command("kill", "doomed"), check=True, timeout=TIMEOUT_S)
+    until(lambda: states()["doomed"] == "monitor failed")
+    shown_by("migrate", "vm-a", "mortal", status=1)  # asked again, its monitor dies twice
+    rows = {row["name"]: row for row in json.loads(shown_by("ls", "--json"))}
+    kept = {name: row["quarantined"] for name, row in rows.items() if row["quarantined"]}
+    assert {*kept} == {"mortal"}
+    titles, *lines = shown_by("ls").splitlines()
+    assert titles.split()[-1] == "QUARANTINED"
+    assert [line.split()[-1] for line in lines if line.startswith("mortal")] == [
+        str(kept["mortal"])
+    ]
+    assert "doomed is failed" in shown_by("pause", "doomed", status=1)
 
 
 @pytest.mark.usefixtures("cloud")
@@ -247,7 +286,8 @@ def test_what_a_machine_did_between_two_looks() -> None:
 @pytest.mark.usefixtures("cloud")
 def test_top_as_a_table_and_as_json() -> None:
     lines = shown_by("top", "--every", "0.05", "--count", "1").splitlines()
-    assert lines[1].split()[:3] == ["vm-a", "running", "0.0"]
+    assert lines[0].startswith("cloud: 6 virtual machines in 0.")
+    assert lines[2].split()[:3] == ["vm-a", "running", "0.0"]
     told = json.loads(shown_by("top", "--every", "0.05", "--count", "1", "--json"))
     assert {each["name"] for each in told["vms"]} >= {"vm-a", "vm-b"}
 

@@ -9,6 +9,7 @@ import os
 import time
 
 from tests.launcher.monitors import Guest
+from ukernel.abi.interface import Lent
 from ukernel.abi.vm import Output, VirtualMachine, VmFailed, VmStatus
 from ukernel.lib.server import Server
 from ukernel.lib.way import Pending
@@ -55,13 +56,16 @@ class Monitor(Server, VirtualMachine):
     def save(self) -> int:
         return self.guest.save()
 
-    def image(self, offset: int) -> bytes:
-        return self.guest.image(offset)
+    def image(self, offset: int, into: Lent) -> int:
+        return self.guest.image(offset, self.memory(into, write=True))
 
-    def load(self, offset: int, data: bytes) -> None:
+    def make_room(self) -> None:
+        self.guest.make_room()
+
+    def load(self, offset: int, data: Lent) -> None:
         if self.trouble == "dies" and offset:
             os._exit(1)
-        self.guest.load(offset, data)
+        self.guest.load(offset, self.memory(data))
 
     def start_loaded(self) -> None:
         if self.trouble == "fails":
