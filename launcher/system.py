@@ -92,6 +92,7 @@ class System:
         self.recoveries: list[Stages] = []
         self.events: deque[Happened] = deque(maxlen=EVENTS)
         self.captured: set[str] = set()  # network cards whose frames somebody has noted
+        self.moving: set[str] = set()  # monitors whose machine is copied, restored or moved
         self.boot_ms = 0.0
         self.kernel: KernelProcess | None = None
         self.zygote: Zygote | None = None
@@ -438,6 +439,7 @@ class System:
             task.process = task.spare = None
             self.lives.drop_line(task)
             task.box.close()
+            task.company.clear()  # a ring: it would keep their memory until it is collected
         self.tasks.clear()
         if self.kernel is not None:
             self.kernel.close()

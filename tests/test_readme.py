@@ -22,7 +22,7 @@ import zmq
 from typer.main import get_command
 
 from hwsim.inbox import ROOM
-from launcher import foreground, placement, supervisor, system, vitals
+from launcher import foreground, placement, supervisor, system, vitals, vm_rules
 from launcher.bench import outages, result
 from launcher.bench.hops import CHANNEL_HOPS, KERNEL_HOPS
 from launcher.bench.net.plan import VARIANTS
@@ -30,6 +30,8 @@ from launcher.bench.net.result import SCHEMA as NET_SCHEMA
 from launcher.bench.net.result import NetResult
 from launcher.bench.net.result import Row as NetRow
 from launcher.bench.paths import PATHS
+from launcher.bench.vm.result import SCHEMA as VM_SCHEMA
+from launcher.bench.vm.result import Row as VmRow
 from launcher.board import REGIONS
 from launcher.chaos import journal
 from launcher.chaos.catalogue import (
@@ -69,6 +71,7 @@ from servers.switch.addresses import SILENT_S
 from servers.switch.port import KEPT
 from servers.vmm import blk, runner, share, transcript
 from servers.vmm import net as vm_net
+from servers.vmm.qemu import process
 from servers.vmm.settings import GUESTS
 from tests.conftest import Ukernel, until
 from tests.tools import needs, no_own_network
@@ -522,6 +525,8 @@ def test_virtual_machines_are_told_with_their_figures() -> None:
         f"{partitions.AT_ONCE} requests of each partition",
         f"{KEPT // KIB} KiB of each source",
         f"after {SILENT_S:g} s of silence",
+        f"At least {vm_rules.LEAST_OF_QEMU // MIB} MiB",
+        process.APPEND,
     ]
     assert not [figure for figure in figures if figure not in told]
     (row,) = re.findall(r"^\| `vm` \|.*$", section("Interfaces"), re.M)
@@ -545,6 +550,10 @@ def test_schemas_of_the_benches_are_named() -> None:
     known = {f.name for kind in (NetRow, NetResult) for f in fields(kind)} - {"kind", "results"}
     assert not [name for name in sorted({*known, "class"}) if f"`{name}`" not in net]
     assert f"`{NET_SCHEMA}`" in net
+    vm = section("What `bench vm --json` writes")
+    known = {f.name for f in fields(VmRow)} - {"kind"}
+    assert not [name for name in sorted({*known, "class"}) if f"`{name}`" not in vm]
+    assert f"`{VM_SCHEMA}`" in vm
     compared = section("The network beside other stacks")
     assert not [name for name in VARIANTS if f"| `{name}` |" not in compared]
     assert f"`{outages.SCHEMA}`" in section("What `bench recovery --json` writes")
