@@ -51,15 +51,21 @@ def draw(result: Result, folder: File) -> list[File]:
     import matplotlib as mpl  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written: list[File] = []
     with mpl.rc_context(SETTINGS):
         for name, figure in _figures(result):
-            for suffix in FORMATS:
-                file = folder / f"{name}.{suffix}"
-                meta = {"Date": None} if suffix == "svg" else None
-                figure.savefig(file, format=suffix, dpi=150, metadata=meta)
-                written.append(file)
+            written += save(figure, folder, name)
     return written
+
+
+def save(figure: Any, folder: File, name: str) -> list[File]:
+    """Write a matplotlib figure in each of the FORMATS, without the date, so that it is the same
+    each time; the files."""
+    files = [folder / f"{name}.{suffix}" for suffix in FORMATS]
+    for file, suffix in zip(files, FORMATS, strict=True):
+        meta = {"Date": None} if suffix == "svg" else None
+        figure.savefig(file, format=suffix, dpi=150, metadata=meta)
+    return files
 
 
 def _figures(result: Result) -> Iterable[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from launcher.bench.net.plan import FLOOR, LINUX, OURS, PEER
 from launcher.bench.net.result import TRIPS, NetResult, Row
-from launcher.bench.pictures import FORMATS, SETTINGS
+from launcher.bench.pictures import SETTINGS, save
 
 COLORS = {OURS: "#2f6fab", PEER: "#c2762b", LINUX: "#6b7280", FLOOR: "#b6bcc6"}
 
@@ -19,13 +19,8 @@ def draw(result: NetResult, folder: Path) -> list[Path]:
     rows = [row for row in result.results if row.throughput][::-1]
     if not rows:
         return []
-    files = [folder / f"net.{suffix}" for suffix in FORMATS]
     with mpl.rc_context(SETTINGS):
-        figure = _figure(rows)
-        for file in files:
-            meta = {"Date": None} if file.suffix == ".svg" else None
-            figure.savefig(file, dpi=150, metadata=meta)
-    return files
+        return save(_figure(rows), folder, "net")
 
 
 def _figure(rows: list[Row]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from launcher.bench.pictures import FORMATS, SETTINGS
+from launcher.bench.pictures import SETTINGS, save
 from launcher.bench.vm.plan import OURS, PEER, TASK
 from launcher.bench.vm.result import Row, VmResult
 
@@ -21,13 +21,8 @@ def draw(result: VmResult, folder: Path) -> list[Path]:
     rows = [row for row in result.results if row.summary and row.figure in PANELS]
     if not rows:
         return []
-    files = [folder / f"vm.{suffix}" for suffix in FORMATS]
     with mpl.rc_context(SETTINGS):
-        figure = _figure(rows)
-        for file in files:
-            meta = {"Date": None} if file.suffix == ".svg" else None
-            figure.savefig(file, dpi=150, metadata=meta)
-    return files
+        return save(_figure(rows), folder, "vm")
 
 
 def _figure(rows: list[Row]) -> Any:
