@@ -89,7 +89,10 @@ def _may_be_written(json_file: Path | None, plot: Path | None) -> None:
             plot.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise Refused(f"--plot {plot}: it is a file; name a directory, new or old", 2) from None
-    except (pictures.NoMatplotlib, OSError) as error:
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror}; name one that can be written"
+        raise Refused(text, 2) from None
+    except pictures.NoMatplotlib as error:
         raise Refused(str(error), 2) from None
 
 

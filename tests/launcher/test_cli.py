@@ -195,6 +195,10 @@ BAD_INPUT = [
     (["up", MINIMAL, "--system", "../x"], "a name is a letter"),
     (["manual", "fil"], "did you mean 'file'?"),
     (["dance"], "dance"),
+    (
+        ["bench", "vm", "--json", "/nope/f"],
+        "/nope/f: No such file or directory; name one that can be written",
+    ),
 ]
 
 
